@@ -1,0 +1,146 @@
+"""What the tests share: the notebook's own definitions, and the figures of its recorded run."""
+
+import importlib.util
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "Lab12-2_studentID.ipynb"
+ANSWERS = NOTEBOOK.with_suffix(".txt")
+LABELS = ROOT / "spec_train_val.txt"
+STAND_IN_SEED = 2  # of the recorded run's images
+
+
+def import_file(name, path):
+    """Runs a Python file as the module `name`."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def cells_of(path, kind="code", tag=None):
+    """The cells of a notebook that are of a kind and, if one is given, have a tag."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    tagged = [cell for cell in cells if tag is None or tag in cell["metadata"].get("tags", [])]
+    return [cell for cell in tagged if cell["cell_type"] == kind]
+
+
+def source(cell):
+    """The text of a cell."""
+    return "".join(cell["source"])
+
+
+def outputs_of(path):
+    """All outputs of a notebook's code cells."""
+    return [output for cell in cells_of(path) for output in cell["outputs"]]
+
+
+def results_of(path):
+    """What the `results` cell of a notebook has printed; None if it has not been run."""
+    (cell,) = cells_of(path, tag="results")
+    text = "".join("".join(output.get("text", "")) for output in cell["outputs"])
+    return json.loads(text) if text else None
+
+
+def answers_of(path, first, count):
+    """The words of an answer file, after a check of every line."""
+    content = path.read_bytes()
+    assert content.endswith(b"\n") and b"\r" not in content
+    pairs = [line.split(" ") for line in content.decode("ascii").splitlines()]
+    assert [pair[0] for pair in pairs] == [f"a{index}" for index in range(first, first + count)]
+    words = [word for _, word in pairs]
+    assert all(word.isalpha() and word.islower() for word in words)
+    return words
+
+
+def figures(results, test_word_accuracy):
+    """Each figure of a run as README and abstract write it, by its name in the results."""
+    shares = ["validation_word_accuracy", "validation_character_error_rate"]
+    counts = ["parameters", "training_images_per_second", "prediction_images_per_second"]
+    return (
+        {
+            name: str(value)
+            for name, value in results.items()
+            if isinstance(value, str | float | int)
+        }
+        | {name: f"{results[name]:.2%}".replace("%", " %") for name in shares}
+        | {name: f"{results[name]:,}" for name in counts}
+        | results["versions"]
+        | {"test_word_accuracy": f"{test_word_accuracy:.2%}".replace("%", " %")}
+    )
+
+
+@pytest.fixture(scope="session")
+def stand_in():
+    """The module data/stand_in.py."""
+    return import_file("stand_in", ROOT / "data" / "stand_in.py")
+
+
+@pytest.fixture(scope="session")
+def definitions(tmp_path_factory):
+    """A module with the notebook's imports, its settings for QUICK=1, and all its definitions."""
+    cells = cells_of(NOTEBOOK)[:1]
+    cells += cells_of(NOTEBOOK, tag="parameters") + cells_of(NOTEBOOK, tag="definition")
+    path = tmp_path_factory.mktemp("definitions") / "notebook.py"
+    path.write_text("\n\n".join(map(source, cells)), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(os.environ, "QUICK", "1")
+        return import_file("notebook", path)
+
+
+@pytest.fixture
+def notebook(definitions, stand_in, tmp_path, monkeypatch):
+    """The definitions, with the globals that the notebook's other cells set; computes in float32.
+
+    Whatever a test changes in the module with `monkeypatch` is put back after it.
+    """
+    longest = max(map(len, stand_in.words()))
+    tokenizer = definitions.make_tokenizer(longest)
+    values = {
+        "STEPS": longest + 1,
+        "VOCABULARY": tokenizer.vocabulary_size(),
+        "START": tokenizer.get_vocabulary().index("<start>"),
+        "tokenizer": tokenizer,
+        "CACHE": tmp_path / "cache" / "images.uint8",
+        "TOTAL": definitions.TRAIN + definitions.VALIDATION + definitions.TEST,
+        # what a notebook shows is of no interest here
+        "display": lambda *args, **options: SimpleNamespace(update=lambda *args, **options: None),
+    }
+    for name, value in values.items():
+        monkeypatch.setattr(definitions, name, value, raising=False)
+    policy = definitions.keras.config.dtype_policy()
+    definitions.keras.config.set_dtype_policy("float32")
+    definitions.keras.utils.set_random_seed(1)
+    yield definitions
+    definitions.keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture(scope="session")
+def results():
+    """The results that the committed notebook shows."""
+    found = results_of(NOTEBOOK)
+    assert found, f"{NOTEBOOK.name} holds no recorded run."
+    return found
+
+
+@pytest.fixture(scope="session")
+def recorded_answers(results):
+    """The words of the committed answer file."""
+    images = results["images"]
+    return answers_of(ANSWERS, images["train"] + images["validation"], images["test"])
+
+
+@pytest.fixture(scope="session")
+def answers_accuracy(results, recorded_answers, stand_in):
+    """The share of the committed answers that are right; only the stand-in's words are known."""
+    first = results["images"]["train"] + results["images"]["validation"]
+    words = [stand_in.word_of(first + i, STAND_IN_SEED) for i in range(len(recorded_answers))]
+    right = [answer == word for answer, word in zip(recorded_answers, words, strict=True)]
+    return sum(right) / len(right)
