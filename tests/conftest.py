@@ -42,6 +42,20 @@ def outputs_of(path):
     return [output for cell in cells_of(path) for output in cell["outputs"]]
 
 
+def execution_counts(path):
+    """In which order a notebook's code cells were run; 1, 2, 3, … after one whole run."""
+    return [cell["execution_count"] for cell in cells_of(path)]
+
+
+def noise_of(path):
+    """The outputs of a notebook that are errors or come from the error stream."""
+    return [
+        output
+        for output in outputs_of(path)
+        if output["output_type"] == "error" or output.get("name") == "stderr"
+    ]
+
+
 def results_of(path):
     """What the `results` cell of a notebook has printed; None if it has not been run."""
     (cell,) = cells_of(path, tag="results")

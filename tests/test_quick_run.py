@@ -12,8 +12,9 @@ from conftest import (
     NOTEBOOK,
     ROOT,
     answers_of,
-    cells_of,
+    execution_counts,
     import_file,
+    noise_of,
     outputs_of,
     results_of,
 )
@@ -50,9 +51,7 @@ def run_all_cells(folder):
         check=False,
     )
     assert result.returncode == 0, result.stderr[-3000:]
-    outputs = outputs_of(folder / NOTEBOOK.name)
-    assert [output for output in outputs if output["output_type"] == "error"] == []
-    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    assert noise_of(folder / NOTEBOOK.name) == []
     return results_of(folder / NOTEBOOK.name)
 
 
@@ -96,7 +95,7 @@ def test_says_that_images_are_the_stand_ins(folder, first):
 
 
 def test_every_cell_ran_in_order(folder, first):
-    counts = [cell["execution_count"] for cell in cells_of(folder / NOTEBOOK.name)]
+    counts = execution_counts(folder / NOTEBOOK.name)
     assert counts == list(range(1, len(counts) + 1))
 
 

@@ -9,7 +9,9 @@ from conftest import (
     ROOT,
     STAND_IN_SEED,
     cells_of,
+    execution_counts,
     figures,
+    noise_of,
     outputs_of,
     source,
 )
@@ -45,15 +47,13 @@ def percentages(text):
 
 
 def test_every_cell_ran_in_order():
-    counts = [cell["execution_count"] for cell in cells_of(NOTEBOOK)]
+    counts = execution_counts(NOTEBOOK)
     assert counts == list(range(1, len(counts) + 1))
 
 
 def test_no_errors_and_no_noise():
-    outputs = outputs_of(NOTEBOOK)
-    assert outputs
-    assert [output for output in outputs if output["output_type"] == "error"] == []
-    assert [output for output in outputs if output.get("name") == "stderr"] == []
+    assert outputs_of(NOTEBOOK)
+    assert noise_of(NOTEBOOK) == []
 
 
 def test_outputs_name_no_folder_of_the_machine():
