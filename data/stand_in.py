@@ -104,14 +104,26 @@ def draw(index, seed):
     in pixels, (left, top, right, bottom) with right and bottom excluded. A box may stick out of
     the image.
     """
+    image, word, _, boxes = _draw(index, seed)
+    return image, word, boxes
+
+
+def font_and_boxes(index, seed):
+    """The name of the font in image `index`, and its letters' boxes as `draw` gives them."""
+    _, _, font, boxes = _draw(index, seed)
+    return font.removesuffix(".ttf"), boxes
+
+
+def _draw(index, seed):
+    """The image, its word, the file name of its font, and the letters' boxes."""
     rng = _generator(index, seed)
     word = _choose_word(rng)
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     canvas = ImageDraw.Draw(image)
     _draw_strokes(rng, canvas)
     image = _with_dots(rng, image)
-    boxes = _draw_word(rng, image, word)
-    return image, word, boxes
+    font, boxes = _draw_word(rng, image, word)
+    return image, word, font, boxes
 
 
 def labels_text(n, seed):
@@ -187,7 +199,7 @@ def _with_dots(rng, image):
 
 
 def _draw_word(rng, image, word):
-    """Draws the letters of `word`, all in one font and size, and returns their boxes."""
+    """Draws the letters of `word`, all in one font and size; returns font and boxes."""
     font = list(FONTS)[int(rng.integers(len(FONTS)))]
     size = round(FONTS[font] * rng.uniform(*TALL_LETTER) / 100)
     glyphs = [_glyph(font, size, letter) for letter in word]
@@ -200,7 +212,7 @@ def _draw_word(rng, image, word):
         corner = (left, baseline + top)
         image.paste(_colour(rng), corner, mask)
         boxes.append((*corner, left + mask.width, baseline + top + mask.height))
-    return boxes
+    return font, boxes
 
 
 def _lefts(rng, widths):

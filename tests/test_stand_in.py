@@ -132,11 +132,22 @@ def test_colours_can_be_seen():
     assert colours.min() == 0 and colours.max() == 255
 
 
+def test_font_and_boxes():
+    """What is told of an image is what was drawn; all fonts occur."""
+    fonts = set()
+    for index in range(60):
+        font, boxes = stand_in.font_and_boxes(index, 7)
+        fonts.add(f"{font}.ttf")
+        if index < 5:
+            assert boxes == stand_in.draw(index, 7)[2]
+    assert fonts == set(stand_in.FONTS)
+
+
 def test_boxes_hold_the_letters():
     for index in range(40):
         rng = np.random.default_rng([3, index])
         image = Image.new("RGB", (stand_in.WIDTH, stand_in.HEIGHT), "white")
-        boxes = stand_in._draw_word(rng, image, "fjord"[: 3 + index % 3])
+        _, boxes = stand_in._draw_word(rng, image, "fjord"[: 3 + index % 3])
         ink = (np.array(image) != 255).any(axis=2)
         outside = ink.copy()
         for left, top, right, bottom in boxes:
