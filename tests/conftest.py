@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +77,8 @@ def answers_of(path, first, count):
 
 def figures(results, test_word_accuracy):
     """Each figure of a run as README and abstract write it, by its name in the results."""
-    shares = ["validation_word_accuracy", "validation_character_error_rate"]
+    shares = ["validation_word_accuracy", "validation_word_accuracy_greedy"]
+    shares += ["validation_character_error_rate"]
     counts = ["parameters", "training_images_per_second", "prediction_images_per_second"]
     return (
         {
@@ -91,22 +93,33 @@ def figures(results, test_word_accuracy):
     )
 
 
+def random_images(count, height=8, width=16):
+    """Coloured noise: uint8, (count, height, width, 3)."""
+    return np.random.default_rng(5).integers(256, size=(count, height, width, 3), dtype=np.uint8)
+
+
 @pytest.fixture(scope="session")
 def stand_in():
     """The module data/stand_in.py."""
     return import_file("stand_in", ROOT / "data" / "stand_in.py")
 
 
-@pytest.fixture(scope="session")
-def definitions(tmp_path_factory):
+def import_definitions(folder):
     """A module with the notebook's imports, its settings for QUICK=1, and all its definitions."""
-    cells = cells_of(NOTEBOOK)[:1]
-    cells += cells_of(NOTEBOOK, tag="parameters") + cells_of(NOTEBOOK, tag="definition")
-    path = tmp_path_factory.mktemp("definitions") / "notebook.py"
+    cells = cells_of(NOTEBOOK)
+    cells = cells[: cells.index(cells_of(NOTEBOOK, tag="parameters")[0]) + 1]  # imports, settings
+    cells += cells_of(NOTEBOOK, tag="definition")
+    path = folder / "notebook.py"
     path.write_text("\n\n".join(map(source, cells)), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "QUICK", "1")
         return import_file("notebook", path)
+
+
+@pytest.fixture(scope="session")
+def definitions(tmp_path_factory):
+    """The module of `import_definitions`."""
+    return import_definitions(tmp_path_factory.mktemp("definitions"))
 
 
 @pytest.fixture
@@ -134,6 +147,34 @@ def notebook(definitions, stand_in, tmp_path, monkeypatch):
     definitions.keras.utils.set_random_seed(1)
     yield definitions
     definitions.keras.config.set_dtype_policy(policy)
+
+
+@pytest.fixture
+def tiny(notebook, monkeypatch):
+    """The notebook with images of 8×16 pixels and an encoder that suits them."""
+
+    def build_encoder():
+        image = notebook.layers.Input((None, None, 3))
+        x = notebook.layers.Rescaling(1 / 255)(image)
+        return notebook.keras.Model(
+            image, notebook.StandardizedConv(16, strides=2)(x), name="encoder"
+        )
+
+    for name, value in {"HEIGHT": 8, "WIDTH": 16, "build_encoder": build_encoder}.items():
+        monkeypatch.setattr(notebook, name, value)
+    return notebook
+
+
+@pytest.fixture
+def cached(tiny, stand_in, monkeypatch):
+    """The tiny notebook with a cache of 36 random images, 24 of them to train on, in 3 epochs."""
+    sizes = {"TRAIN": 24, "VALIDATION": 8, "TEST": 4, "TOTAL": 36, "BATCH_SIZE": 5, "EPOCHS": 3}
+    sizes["COARSE_EPOCHS"] = 1
+    for name, value in sizes.items():
+        monkeypatch.setattr(tiny, name, value)
+    tiny.CACHE.parent.mkdir()
+    tiny.CACHE.write_bytes(random_images(36).tobytes())
+    return tiny
 
 
 @pytest.fixture(scope="session")

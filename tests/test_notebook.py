@@ -6,39 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from conftest import random_images
 
 GOOD_LINES = ["a0 thus", "a1 www", "a2 tied", "a3 ids"]
-
-
-@pytest.fixture
-def tiny(notebook, monkeypatch):
-    """The notebook with images of 8×16 pixels and an encoder that suits them."""
-
-    def build_encoder():
-        image = notebook.layers.Input((None, None, 3))
-        x = notebook.layers.Rescaling(1 / 255)(image)
-        return notebook.keras.Model(image, notebook.conv(16, strides=2)(x), name="encoder")
-
-    for name, value in {"HEIGHT": 8, "WIDTH": 16, "build_encoder": build_encoder}.items():
-        monkeypatch.setattr(notebook, name, value)
-    return notebook
-
-
-@pytest.fixture
-def cached(tiny, stand_in, monkeypatch):
-    """The tiny notebook with a cache of 36 random images, 24 of them to train on, in 3 epochs."""
-    sizes = {"TRAIN": 24, "VALIDATION": 8, "TEST": 4, "TOTAL": 36, "BATCH_SIZE": 5, "EPOCHS": 3}
-    sizes["COARSE_EPOCHS"] = 1
-    for name, value in sizes.items():
-        monkeypatch.setattr(tiny, name, value)
-    tiny.CACHE.parent.mkdir()
-    tiny.CACHE.write_bytes(random_images(36).tobytes())
-    return tiny
-
-
-def random_images(count, height=8, width=16):
-    """Coloured noise: uint8, (count, height, width, 3)."""
-    return np.random.default_rng(5).integers(256, size=(count, height, width, 3), dtype=np.uint8)
 
 
 def draw_files(stand_in, folder, count):
@@ -216,36 +186,34 @@ def test_shrink_averages(notebook, stand_in, tmp_path):
     assert np.abs(small - means).max() <= 0.501
 
 
-def test_shrinking_goes_on_after_an_interruption(notebook, stand_in, tmp_path):
+def part_of(notebook, cache, count):
+    """The file that `shrink_all` fills before it gets its name."""
+    return cache.parent / f"{count}x{notebook.HEIGHT}x{notebook.WIDTH}.part"
+
+
+def test_shrinking_goes_on_after_an_interruption(notebook, stand_in, tmp_path, monkeypatch):
     paths = draw_files(stand_in, tmp_path / "images", 8)
-    whole, cut = tmp_path / "whole.uint8", tmp_path / "cut.uint8"
+    whole, cut = tmp_path / "whole" / "x.uint8", tmp_path / "cut" / "x.uint8"
     notebook.shrink_all(paths, whole, chunk=3)
-    content = whole.read_bytes()
-    assert len(content) == 8 * 80 * 150 * 3 and not whole.with_suffix(".part").exists()
+    assert len(whole.read_bytes()) == 8 * 80 * 150 * 3
+    assert not part_of(notebook, whole, 8).exists()
 
-    cut.with_suffix(".part").write_bytes(content[: 5 * 80 * 150 * 3 + 1000])
-    for path in paths[:5]:
-        notebook.Path(path).unlink()  # what is done is not read again
+    decoded, asked = notebook.decoded, []
+
+    def interrupted(paths, indices, chunk):
+        asked.append(list(indices))
+        for index, image in decoded(paths, indices, chunk):
+            if len(asked) == 1 and index == 5:
+                raise KeyboardInterrupt
+            yield index, image
+
+    monkeypatch.setattr(notebook, "decoded", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        notebook.shrink_all(paths, cut, chunk=3)
+    assert not cut.exists()
     notebook.shrink_all(paths, cut, chunk=3)
-    assert cut.read_bytes() == content
-
-
-@pytest.mark.parametrize("length", [0, 4000])
-def test_names_the_truncated_image(notebook, stand_in, tmp_path, length):
-    paths = draw_files(stand_in, tmp_path / "images", 8)
-    bad = notebook.Path(paths[4])
-    content = bad.read_bytes()
-    bad.write_bytes(content[:length])
-    cache = tmp_path / "cache.uint8"
-    with pytest.raises(ValueError, match=r"a4\.png") as raised:
-        notebook.shrink_all(paths, cache, chunk=3)
-    assert not any(f"a{index}.png" in str(raised.value) for index in (3, 5))
-    assert not cache.exists()
-
-    bad.write_bytes(content)
-    notebook.shrink_all(paths, cache, chunk=3)
-    notebook.shrink_all(paths, tmp_path / "whole.uint8")
-    assert cache.read_bytes() == (tmp_path / "whole.uint8").read_bytes()
+    assert asked == [list(range(8)), [5, 6, 7]], "what is done is not decoded again"
+    assert cut.read_bytes() == whole.read_bytes()
 
 
 def test_refuses_a_full_disk(notebook, tmp_path, monkeypatch):
@@ -340,10 +308,56 @@ def test_encoder(notebook):
     )
 
 
+def test_standardized_conv(notebook):
+    """Whatever its kernel, it is Keras' convolution by filters of mean 0 and the gains' length."""
+    rng = np.random.default_rng(4)
+    images = rng.normal(size=(2, 7, 9, 3)).astype("float32")
+    layer = notebook.StandardizedConv(5, size=3, strides=2, activation=None)
+    assert layer(images).shape == (2, 4, 5, 5)
+    layer.kernel.assign(rng.normal(3, 2, layer.kernel.shape))
+    layer.gain.assign([0, 0.5, 1, 2, 3])
+    layer.bias.assign([1, 2, 3, 4, 5])
+    filters = layer.kernel.numpy() - layer.kernel.numpy().mean(axis=0)
+    filters *= layer.gain.numpy() / np.linalg.norm(filters, axis=0)
+    expected = notebook.ops.conv(images, filters.reshape(3, 3, 3, 5), 2, padding="same")
+    np.testing.assert_allclose(layer(images), expected + layer.bias, rtol=1e-3, atol=1e-4)
+    layer.activation = notebook.keras.activations.relu
+    np.testing.assert_allclose(layer(images), np.maximum(expected + layer.bias, 0), atol=1e-4)
+
+
+def test_a_residual_block_is_the_identity_at_first(notebook):
+    feature_map = np.random.default_rng(1).random((2, 4, 5, 8)).astype("float32")
+    image = notebook.layers.Input((None, None, 8))
+    block = notebook.keras.Model(image, notebook.residual_block(image, 8))
+    np.testing.assert_allclose(block(feature_map), feature_map, atol=1e-6)
+
+
+def test_muon_works_on_the_matrices_but_not_on_the_last_layers(notebook):
+    """What has a velocity is AdamW's."""
+    captioner = notebook.Captioner()
+    blank = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), np.uint8)
+    captioner((blank, np.zeros((1, notebook.STEPS), "int32")))
+    notebook.compile_for_training(captioner, 100, 1e-3)
+    velocities = captioner.optimizer.adam_velocities
+    adamw = {
+        variable.path
+        for variable, velocity in zip(captioner.trainable_variables, velocities, strict=True)
+        if velocity is not None
+    }
+    decoder = captioner.decoder
+    assert {decoder.logits.kernel.path, decoder.attention.score.kernel.path} <= adamw
+    assert decoder.embedding.embeddings.path in adamw
+    convolutions = [layer for layer in captioner.encoder.layers if hasattr(layer, "gain")]
+    assert len(convolutions) == 10
+    for layer in convolutions:
+        assert layer.kernel.path not in adamw
+        assert {layer.gain.path, layer.bias.path} <= adamw
+
+
 def test_multiply_adds(notebook):
     image = notebook.layers.Input((None, None, 3))
-    x = notebook.conv(4, kernel=3, strides=2)(image)  # 4×5 positions, 3·3·3·4 each
-    x = notebook.conv(5, kernel=1)(x)  # 4×5 positions, 4·5 each
+    x = notebook.StandardizedConv(4, size=3, strides=2)(image)  # 4×5 positions, 3·3·3·4 each
+    x = notebook.StandardizedConv(5, size=1)(x)  # 4×5 positions, 4·5 each
     encoder = notebook.keras.Model(image, notebook.layers.ReLU()(x))
     assert notebook.multiply_adds(encoder, random_images(2, 8, 10)) == 20 * 108 + 20 * 20
 
@@ -480,12 +494,14 @@ def train(notebook, tokens, folder, callbacks=()):
     """What the training cell does: goes on from the backup in `folder`, if there is one."""
     notebook.keras.utils.set_random_seed(notebook.SEED)
     captioner = notebook.Captioner()
-    first_epoch = notebook.whole_epochs(folder)
-    batches = notebook.training_batches(tokens, first_epoch)
-    captioner(next(iter(batches))[0])
+    captioner(next(iter(notebook.training_batches(tokens)))[0])
     notebook.compile_for_training(captioner, steps=4 * notebook.EPOCHS, peak=1e-2)
+    states = (folder / f"{name}.weights.h5" for name in ("latest", "best"))
+    first_epoch = notebook.restore(captioner, *states) // 4
+    if first_epoch == notebook.EPOCHS:
+        return captioner
     captioner.fit(
-        batches,
+        notebook.training_batches(tokens, first_epoch),
         initial_epoch=first_epoch,
         epochs=notebook.EPOCHS,
         steps_per_epoch=4,
@@ -497,9 +513,13 @@ def train(notebook, tokens, folder, callbacks=()):
     return captioner
 
 
-def test_interrupted_training_ends_as_if_it_had_not_been(cached, stand_in, tmp_path):
-    words = [stand_in.word_of(index, seed=4) for index in range(32)]
-    tokens = cached.tokenize(words, cached.tokenizer)
+@pytest.fixture
+def tokens(cached, stand_in):
+    """The tokens of the words of 32 images."""
+    return cached.tokenize([stand_in.word_of(i, seed=4) for i in range(32)], cached.tokenizer)
+
+
+def test_interrupted_training_ends_as_if_it_had_not_been(cached, tokens, tmp_path):
     whole = train(cached, tokens, tmp_path / "whole")
 
     class Interrupt(cached.keras.callbacks.Callback):
@@ -512,9 +532,8 @@ def test_interrupted_training_ends_as_if_it_had_not_been(cached, stand_in, tmp_p
 
     with pytest.raises(KeyboardInterrupt):
         train(cached, tokens, tmp_path / "cut", [Interrupt()])
-    assert cached.whole_epochs(tmp_path / "cut") == 1
+    assert len(cached.read_log(tmp_path / "cut" / "log.csv")) == 1
     resumed = train(cached, tokens, tmp_path / "cut")
-    assert cached.whole_epochs(tmp_path / "cut") == cached.EPOCHS == 3
     assert int(resumed.optimizer.iterations) == 12
     for weight, expected in zip(resumed.get_weights(), whole.get_weights(), strict=True):
         np.testing.assert_allclose(weight, expected, atol=1e-4)
@@ -522,7 +541,46 @@ def test_interrupted_training_ends_as_if_it_had_not_been(cached, stand_in, tmp_p
     log = cached.read_log(tmp_path / "cut" / "log.csv")
     assert [row["epoch"] for row in log] == [0, 1, 2]
     assert all(row["seconds"] > 0 and 0 <= row["val_word_accuracy"] <= 1 for row in log)
-    resumed.load_weights(tmp_path / "cut" / "best.weights.h5")
+    assert cached.restore(resumed, tmp_path / "cut" / "best.weights.h5") in (4, 8, 12)
+
+
+def test_keeps_the_best_state(cached, tokens, tmp_path):
+    """It is not overwritten by a worse one, not even after a restart."""
+    captioner = train(cached, tokens, tmp_path)
+    log = tmp_path / "log.csv"
+    best = tmp_path / "best.weights.h5"
+    content = best.read_bytes()
+    for accuracy, kept in [(0.5, True), (0.25, True), (0.75, False), (0.75, False)]:
+        log.write_text("epoch,val_word_accuracy\n0,0.5\n1,0.75\n2,0.5\n")
+        best.write_bytes(content)
+        callback = cached.Checkpoint(tmp_path)
+        callback.set_model(captioner)
+        captioner.optimizer.iterations.assign_add(1)
+        callback.on_epoch_end(2, {"val_word_accuracy": accuracy})
+        assert (best.read_bytes() == content) is kept
+    assert cached.restore(captioner, tmp_path / "latest.weights.h5") == 16
+
+
+@pytest.mark.parametrize("length", [0, 100, 10_000, -1])
+def test_a_damaged_state_is_replaced_by_the_best_or_named(cached, tokens, tmp_path, length):
+    captioner = train(cached, tokens, tmp_path)
+    latest, best = tmp_path / "latest.weights.h5", tmp_path / "best.weights.h5"
+    steps = cached.restore(captioner, best)
+    latest.write_bytes(latest.read_bytes()[:length])
+    assert cached.restore(captioner, latest, best) == steps
+    best.write_bytes(best.read_bytes()[:length])
+    with pytest.raises(ValueError, match=r"latest\.weights\.h5 can't be read.*\n.*best.*\nDelete"):
+        cached.restore(captioner, latest, best)
+    assert cached.restore(captioner, tmp_path / "none.weights.h5") == 0
+
+
+def test_a_half_written_line_of_the_log_is_cut_off(notebook, tmp_path):
+    log = tmp_path / "log.csv"
+    log.write_text("epoch,loss\n0,3.5\n1,")
+    assert notebook.read_log(log) == [{"epoch": 0, "loss": 3.5}]
+    notebook.watch(tmp_path)
+    assert log.read_text() == "epoch,loss\n0,3.5\n"
+    assert notebook.read_log(log) == [{"epoch": 0, "loss": 3.5}]
 
 
 def test_log_keeps_the_last_row_of_each_epoch(notebook, tmp_path):

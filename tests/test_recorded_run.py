@@ -20,13 +20,15 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 # What README's table calls the figures.
 ROWS = {
-    "validation words right": "validation_word_accuracy",
+    "validation words right, greedy decoding": "validation_word_accuracy_greedy",
+    "validation words right, with the lexicon": "validation_word_accuracy",
     "test words right": "test_word_accuracy",
     "character error rate on validation": "validation_character_error_rate",
     "parameters of the network": "parameters",
     "million floating-point operations an image": "megaflops_per_image",
     "epochs": "epochs",
     "minutes of training": "training_minutes",
+    "of these, until 90 % were right": "minutes_to_90_percent",
     "minutes for the whole notebook": "notebook_minutes",
     "images a second, training": "training_images_per_second",
     "images a second, reading": "prediction_images_per_second",
@@ -74,11 +76,15 @@ def test_full_size(results):
     assert results["images"] == {"train": 100_000, "validation": 20_000, "test": 20_000}
     assert results["trained_in_this_run"] is True
     assert results["notebook_minutes"] <= 75
-    assert results["peak_memory_gib"] < 4
+    assert results["peak_memory_gib"] <= 3
+    assert results["training_minutes"] <= 45
+    assert results["parameters"] <= 1_500_000
+    assert NOTEBOOK.stat().st_size < 4_000_000
 
 
-def test_at_least_95_percent(results):
-    assert 0.95 <= results["validation_word_accuracy"] <= 1
+def test_accuracy(results):
+    assert 0.97 <= results["validation_word_accuracy_greedy"] <= 1
+    assert 0.985 <= results["validation_word_accuracy"] <= 1
 
 
 def test_figures_in_readme(results, answers_accuracy):
@@ -97,7 +103,12 @@ def test_versions_in_readme(results):
 def test_figures_in_abstract(results, answers_accuracy):
     abstract = source(cells_of(NOTEBOOK, kind="markdown")[0])
     known = figures(results, answers_accuracy)
-    for name in ("validation_word_accuracy", "parameters", "training_minutes"):
+    for name in (
+        "validation_word_accuracy",
+        "validation_word_accuracy_greedy",
+        "parameters",
+        "training_minutes",
+    ):
         assert stands_in(known[name], abstract), f"{name}: {known[name]}"
 
 
@@ -122,7 +133,7 @@ def test_labels_are_the_stand_ins(definitions, stand_in):
 
 def test_answers_are_as_right_as_on_validation(results, answers_accuracy):
     """The two shares come from 20,000 words each, so they differ by chance alone."""
-    share = results["validation_word_accuracy"]
+    share = max(results["validation_word_accuracy"], results["validation_word_accuracy_greedy"])
     error = (share * (1 - share) * (1 / 20_000 + 1 / 20_000)) ** 0.5
     assert abs(answers_accuracy - share) <= 4 * error
 

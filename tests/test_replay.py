@@ -8,52 +8,72 @@ WEIGHTS = ROOT / "tests" / "recorded.weights.h5"
 
 
 @pytest.fixture
-def read(notebook, results, stand_in, tmp_path):
-    """Draws images, shrinks them and reads them as the notebook does; returns words and logits."""
+def captioner(notebook, results):
+    """The network of the recorded run, in its precision if this machine has it."""
     if results["precision"] == notebook.best_precision():
         notebook.keras.config.set_dtype_policy(results["precision"])
-    reader = notebook.Reader(notebook.Captioner())
+    captioner = notebook.Captioner()
     blank = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), np.uint8)
-    reader.captioner((blank, np.zeros((1, notebook.STEPS), "int32")))  # builds the weights
-    assert reader.captioner.count_params() == results["parameters"]
-    reader.captioner.load_weights(WEIGHTS)
+    captioner((blank, np.zeros((1, notebook.STEPS), "int32")))  # builds the weights
+    assert captioner.count_params() == results["parameters"]
+    captioner.load_weights(WEIGHTS)
+    return captioner
+
+
+@pytest.fixture
+def read(notebook, captioner, stand_in, tmp_path):
+    """Draws images, shrinks them and reads them as the notebook does; returns the words that are
+    read greedily and with the lexicon, and the probabilities of the latter."""
+    reader = notebook.Reader(captioner)
     reader.compile()
+    lexicon = sorted(set(stand_in.words()))
 
     def read(indices):
-        images = []
-        for index in indices:
-            path = tmp_path / f"a{index}.png"
-            path.write_bytes(stand_in.png(stand_in.draw(index, STAND_IN_SEED)[0]))
-            images.append(notebook.shrink(str(path)).numpy())
-            path.unlink()
-        logits, _ = reader.predict(np.stack(images), batch_size=100, verbose=0)
-        return notebook.read_words(logits, notebook.tokenizer)[0], logits
+        notebook.CACHE.parent.mkdir(parents=True, exist_ok=True)
+        notebook.TOTAL = len(indices)  # the fixture `notebook` puts it back
+        with notebook.CACHE.open("wb") as file:
+            for index in indices:
+                path = tmp_path / f"a{index}.png"
+                path.write_bytes(stand_in.png(stand_in.draw(index, STAND_IN_SEED)[0]))
+                file.write(notebook.shrink(str(path)).numpy().tobytes())
+                path.unlink()
+        logits, _ = reader.predict(notebook.plain_batches(0, len(indices)), verbose=0)
+        greedy, confidences = notebook.read_words(logits, notebook.tokenizer)
+        searched = notebook.read_with_lexicon(captioner, lexicon, 0, greedy, confidences)
+        return greedy, *searched[:2]
 
     return read
+
+
+def share_right(readings, indices, stand_in):
+    """The share of the words that are those drawn in the images with these indices."""
+    truths = [stand_in.word_of(index, STAND_IN_SEED) for index in indices]
+    return np.mean([reading == truth for reading, truth in zip(readings, truths, strict=True)])
 
 
 def test_validation_accuracy(read, results, stand_in):
     first = results["images"]["train"]
     indices = range(first, first + 1000)
-    words = [stand_in.word_of(index, STAND_IN_SEED) for index in indices]
-    readings, _ = read(indices)
-    right = [reading == word for reading, word in zip(readings, words, strict=True)]
-    share = results["validation_word_accuracy"]
-    assert abs(np.mean(right) - share) <= 4 * (share * (1 - share) / 1000) ** 0.5
+    greedy, searched, _ = read(indices)
+    for readings, name in ((greedy, "_greedy"), (searched, "")):
+        share = results[f"validation_word_accuracy{name}"]
+        error = (share * (1 - share) / 1000) ** 0.5
+        assert abs(share_right(readings, indices, stand_in) - share) <= 4 * error, name
 
 
-def test_answers(read, results, notebook, recorded_answers):
-    """The same 500 words, save for near ties, which another processor may round the other way."""
+def test_answers(read, results, recorded_answers):
+    """The same 500 words, but for a few unsure ones, which another processor may read otherwise."""
     images = results["images"]
     chosen = np.linspace(0, images["test"] - 1, 500).astype(int).tolist()
-    readings, logits = read([images["train"] + images["validation"] + i for i in chosen])
+    greedy, searched, confidences = read(
+        [images["train"] + images["validation"] + i for i in chosen]
+    )
+    lexicon_is_better = (
+        results["validation_word_accuracy"] > results["validation_word_accuracy_greedy"]
+    )
+    readings = searched if lexicon_is_better else greedy
     answers = [recorded_answers[i] for i in chosen]
-    tokens = [notebook.tokenize(words, notebook.tokenizer)[:, 1:] for words in (readings, answers)]
-    assert len(readings) == len(answers) == 500
     differing = [i for i in range(500) if readings[i] != answers[i]]
     assert len(differing) <= 5
     for i in differing:
-        step = np.argmax(tokens[0][i] != tokens[1][i])
-        read_token, answer_token = (rows[i][step] for rows in tokens)
-        margin = logits[i, step, read_token] - logits[i, step, answer_token]
-        assert margin < 0.25, (readings[i], answers[i], margin)
+        assert confidences[i] < 0.6, (readings[i], answers[i], confidences[i])
