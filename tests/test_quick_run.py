@@ -19,13 +19,38 @@ from conftest import (
     results_of,
 )
 
+HOOK = """
+import os, sys
+
+
+def refuse_network(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo"):
+        address = arguments[1] if event == "socket.connect" else arguments
+        host = address[0] if isinstance(address, tuple) else "localhost"  # else a file's name
+        if host not in (None, "", "localhost", "127.0.0.1", "::1", b"127.0.0.1"):
+            note(f"{event} {host}")
+            raise OSError("no network in this test")
+    if event == "pickle.find_class" and "ipykernel_launcher" in " ".join(sys.orig_argv):
+        note(f"{event} {arguments}")
+
+
+def note(text):
+    with open(os.environ["HOOK_LOG"], "a") as file:
+        file.write(text + "\\n")
+
+
+sys.addaudithook(refuse_network)
+if "ipykernel_launcher" in " ".join(sys.orig_argv):
+    note("a kernel was watched")
+"""
+
 RECORDED = {ANSWERS.name: b"recorded answers\n", LABELS.name: b"recorded labels\n"}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A copy of the project without images, and with files in the place of the recorded ones."""
-    folder = tmp_path_factory.mktemp("quick")
+    folder = tmp_path_factory.mktemp("quick") / "Übung 12 – 文字"
     made_by_a_run = shutil.ignore_patterns("words_captcha*", "quick", "cache", "__pycache__")
     shutil.copytree(ROOT / "data", folder / "data", ignore=made_by_a_run)
     shutil.copy(NOTEBOOK, folder)
@@ -40,10 +65,15 @@ def run_all_cells(folder):
     spec.parent.mkdir(parents=True, exist_ok=True)
     launch = f'["{sys.executable}", "-m", "ipykernel_launcher", "-f", "{{connection_file}}"]'
     spec.write_text(f'{{"argv": {launch}, "display_name": "test", "language": "python"}}')
+    hook = folder.parent / "hook"
+    hook.mkdir(exist_ok=True)
+    (hook / "sitecustomize.py").write_text(HOOK)
+    environment = {"QUICK": "1", "JUPYTER_PATH": str(spec.parents[2])}
+    environment |= {"PYTHONPATH": str(hook), "HOOK_LOG": str(hook / "log.txt")}
     result = subprocess.run(
-        [sys.executable, "-m", "jupyter", "execute", "--inplace", NOTEBOOK.name],
-        cwd=folder,
-        env=os.environ | {"QUICK": "1", "JUPYTER_PATH": str(spec.parents[2])},
+        [sys.executable, "-m", "jupyter", "execute", "--inplace", folder / NOTEBOOK.name],
+        cwd=folder.parent,  # not the notebook's folder
+        env=os.environ | environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -87,6 +117,29 @@ def test_results(first, definitions):
     assert set(first["versions"]) == {"python", "tensorflow", "keras", "numpy"}
     assert first["trained_in_this_run"] is True
     assert first["code_sha256"] == definitions.code_digest(NOTEBOOK)
+
+
+@pytest.mark.parametrize(
+    ("code", "noted"),
+    [
+        ("import socket; socket.create_connection(('192.0.2.1', 9), 1)", "socket.getaddrinfo"),
+        ("import socket; socket.socket().connect(('192.0.2.1', 9))", "socket.connect 192.0.2.1"),
+        ("import pickle; pickle.loads(pickle.dumps(print))", "pickle.find_class"),
+    ],
+)
+def test_a_connection_or_a_pickle_would_be_noticed(tmp_path, code, noted):
+    (tmp_path / "sitecustomize.py").write_text(HOOK)
+    environment = {"PYTHONPATH": str(tmp_path), "HOOK_LOG": str(tmp_path / "log.txt")}
+    line = [sys.executable, "-c", code, "ipykernel_launcher"]
+    subprocess.run(line, env=os.environ | environment, capture_output=True, check=False)
+    watched, event = (tmp_path / "log.txt").read_text().splitlines()
+    assert watched == "a kernel was watched" and event.startswith(noted)
+
+
+def test_opens_no_connection_and_no_pickle(folder, first):
+    """The kernel and all that it starts reach the loopback address alone."""
+    log = (folder.parent / "hook" / "log.txt").read_text()
+    assert set(log.splitlines()) == {"a kernel was watched"}
 
 
 def test_says_that_images_are_the_stand_ins(folder, first):
