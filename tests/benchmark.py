@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from conftest import ROOT, import_definitions, import_file
+from conftest import ROOT, WEIGHTS, globals_for, import_definitions, import_file, new_captioner
 
 IMAGES = 512
-WEIGHTS = ROOT / "tests" / "recorded.weights.h5"
 
 
 def rate(step, images, least_seconds=5.0):
@@ -29,17 +28,13 @@ def rate(step, images, least_seconds=5.0):
 
 
 def set_up(folder):
-    """The stand-in and the notebook's definitions, with a cache of drawn images and weights."""
+    """The stand-in and the notebook's definitions with their globals, and the words to be drawn."""
     stand_in = import_file("stand_in", ROOT / "data" / "stand_in.py")
     notebook = import_definitions(folder)
     words = [stand_in.word_of(index, seed=1) for index in range(IMAGES)]
-    notebook.tokenizer = notebook.make_tokenizer(max(map(len, words)))
-    notebook.VOCABULARY = notebook.tokenizer.vocabulary_size()
-    notebook.START = notebook.tokenizer.get_vocabulary().index("<start>")
-    notebook.STEPS = max(map(len, words)) + 1
+    vars(notebook).update(globals_for(notebook, words))
     notebook.TRAIN = notebook.TOTAL = IMAGES
     notebook.CACHE = folder / "images.uint8"
-    notebook.display = lambda *_, **__: type("Shown", (), {"update": lambda *_, **__: None})
     notebook.keras.config.set_dtype_policy(notebook.best_precision())
     return stand_in, notebook, words
 
@@ -58,18 +53,16 @@ def rates(folder):
     )
 
     tokens = notebook.tokenize(words, notebook.tokenizer)
-    captioner = notebook.Captioner()
+    captioner = new_captioner(notebook)
     for coarse_epochs, name in ((1, "training, half size"), (0, "training, full size")):
         notebook.COARSE_EPOCHS = coarse_epochs
         batches = notebook.training_batches(tokens).take(4).cache().repeat()
-        captioner(next(iter(batches))[0])
         notebook.compile_for_training(captioner, 100, 1e-3)
         options = {"steps_per_epoch": 4, "shuffle": False, "verbose": 0}
         step = partial(captioner.fit, batches, **options)
         yield name, rate(step, 4 * notebook.BATCH_SIZE)
 
-    captioner = notebook.Captioner()
-    captioner(next(iter(batches))[0])
+    captioner = new_captioner(notebook)
     captioner.load_weights(WEIGHTS)
     reader = notebook.Reader(captioner)
     reader.compile()

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOK = ROOT / "Lab12-2_studentID.ipynb"
 ANSWERS = NOTEBOOK.with_suffix(".txt")
 LABELS = ROOT / "spec_train_val.txt"
+WEIGHTS = ROOT / "tests" / "recorded.weights.h5"
 STAND_IN_SEED = 2  # of the recorded run's images
 
 
@@ -104,13 +105,17 @@ def stand_in():
     return import_file("stand_in", ROOT / "data" / "stand_in.py")
 
 
-def import_definitions(folder):
-    """A module with the notebook's imports, its settings for QUICK=1, and all its definitions."""
+def definitions_text():
+    """The source of the notebook's imports, its settings, and all its definitions."""
     cells = cells_of(NOTEBOOK)
     cells = cells[: cells.index(cells_of(NOTEBOOK, tag="parameters")[0]) + 1]  # imports, settings
-    cells += cells_of(NOTEBOOK, tag="definition")
+    return "\n\n".join(map(source, [*cells, *cells_of(NOTEBOOK, tag="definition")]))
+
+
+def import_definitions(folder):
+    """A module of `definitions_text`, with the settings for QUICK=1."""
     path = folder / "notebook.py"
-    path.write_text("\n\n".join(map(source, cells)), encoding="utf-8")
+    path.write_text(definitions_text(), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "QUICK", "1")
         return import_file("notebook", path)
@@ -122,23 +127,37 @@ def definitions(tmp_path_factory):
     return import_definitions(tmp_path_factory.mktemp("definitions"))
 
 
+def globals_for(definitions, words):
+    """The globals that the notebook's other cells set for images of these words, by name."""
+    longest = max(map(len, words))
+    tokenizer = definitions.make_tokenizer(longest)
+    return {
+        "STEPS": longest + 1,
+        "VOCABULARY": tokenizer.vocabulary_size(),
+        "START": tokenizer.get_vocabulary().index("<start>"),
+        "tokenizer": tokenizer,
+        # what a notebook shows is of no interest here
+        "display": lambda *args, **options: SimpleNamespace(update=lambda *args, **options: None),
+    }
+
+
+def new_captioner(notebook):
+    """An untrained captioner whose weights are built, for images of the notebook's size."""
+    captioner = notebook.Captioner()
+    blank = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), np.uint8)
+    captioner((blank, np.zeros((1, notebook.STEPS), "int32")))
+    return captioner
+
+
 @pytest.fixture
 def notebook(definitions, stand_in, tmp_path, monkeypatch):
     """The definitions, with the globals that the notebook's other cells set; computes in float32.
 
     Whatever a test changes in the module with `monkeypatch` is put back after it.
     """
-    longest = max(map(len, stand_in.words()))
-    tokenizer = definitions.make_tokenizer(longest)
-    values = {
-        "STEPS": longest + 1,
-        "VOCABULARY": tokenizer.vocabulary_size(),
-        "START": tokenizer.get_vocabulary().index("<start>"),
-        "tokenizer": tokenizer,
+    values = globals_for(definitions, stand_in.words()) | {
         "CACHE": tmp_path / "cache" / "images.uint8",
         "TOTAL": definitions.TRAIN + definitions.VALIDATION + definitions.TEST,
-        # what a notebook shows is of no interest here
-        "display": lambda *args, **options: SimpleNamespace(update=lambda *args, **options: None),
     }
     for name, value in values.items():
         monkeypatch.setattr(definitions, name, value, raising=False)
@@ -183,6 +202,17 @@ def results():
     found = results_of(NOTEBOOK)
     assert found, f"{NOTEBOOK.name} holds no recorded run."
     return found
+
+
+@pytest.fixture
+def recorded_captioner(notebook, results):
+    """The network of the recorded run, in its precision if this machine has it."""
+    if results["precision"] == notebook.best_precision():
+        notebook.keras.config.set_dtype_policy(results["precision"])
+    captioner = new_captioner(notebook)
+    assert captioner.count_params() == results["parameters"]
+    captioner.load_weights(WEIGHTS)
+    return captioner
 
 
 @pytest.fixture(scope="session")

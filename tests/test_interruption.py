@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import LABELS, NOTEBOOK, cells_of, random_images, source
+from conftest import LABELS, NOTEBOOK, cells_of, definitions_text, random_images, source
 
 SETTINGS = """
 HEIGHT, WIDTH, TRAIN, VALIDATION, TEST, TOTAL = 8, 16, 40, 8, 4, 52
@@ -87,13 +87,6 @@ def killed(paths, indices, chunk, decoded=decoded):
 decoded, bar = killed, lambda images, **options: images
 shrink_all(sys.argv[1:], Path("cache/x.uint8"), chunk=5)
 """
-
-
-def definitions_text():
-    """The notebook's imports, settings and definitions."""
-    cells = cells_of(NOTEBOOK)
-    cells = cells[: cells.index(cells_of(NOTEBOOK, tag="parameters")[0]) + 1]
-    return "\n\n".join(map(source, [*cells, *cells_of(NOTEBOOK, tag="definition")]))
 
 
 def test_killed_shrinking_goes_on(notebook, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import new_captioner
 
 WORDS = ["at", "an", "ant", "and", "end", "ends", "tan", "tea", "team", "zoo"]
 
@@ -9,9 +10,7 @@ WORDS = ["at", "an", "ant", "and", "end", "ends", "tan", "tea", "team", "zoo"]
 @pytest.fixture
 def captioner(notebook):
     """A small untrained network, made sure of itself, that reads images of the usual size."""
-    captioner = notebook.Captioner()
-    blank = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), np.uint8)
-    captioner((blank, np.zeros((1, notebook.STEPS), "int32")))
+    captioner = new_captioner(notebook)
     for weight in (captioner.decoder.logits.kernel, captioner.decoder.first_state.kernel):
         weight.assign(weight * 30)
     return captioner

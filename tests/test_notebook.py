@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import random_images
+from conftest import new_captioner, random_images
 
 GOOD_LINES = ["a0 thus", "a1 www", "a2 tied", "a3 ids"]
 
@@ -334,9 +334,7 @@ def test_a_residual_block_is_the_identity_at_first(notebook):
 
 def test_muon_works_on_the_matrices_but_not_on_the_last_layers(notebook):
     """What has a velocity is AdamW's."""
-    captioner = notebook.Captioner()
-    blank = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), np.uint8)
-    captioner((blank, np.zeros((1, notebook.STEPS), "int32")))
+    captioner = new_captioner(notebook)
     notebook.compile_for_training(captioner, 100, 1e-3)
     velocities = captioner.optimizer.adam_velocities
     adamw = {

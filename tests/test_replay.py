@@ -2,29 +2,14 @@
 
 import numpy as np
 import pytest
-from conftest import ROOT, STAND_IN_SEED
-
-WEIGHTS = ROOT / "tests" / "recorded.weights.h5"
+from conftest import STAND_IN_SEED
 
 
 @pytest.fixture
-def captioner(notebook, results):
-    """The network of the recorded run, in its precision if this machine has it."""
-    if results["precision"] == notebook.best_precision():
-        notebook.keras.config.set_dtype_policy(results["precision"])
-    captioner = notebook.Captioner()
-    blank = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), np.uint8)
-    captioner((blank, np.zeros((1, notebook.STEPS), "int32")))  # builds the weights
-    assert captioner.count_params() == results["parameters"]
-    captioner.load_weights(WEIGHTS)
-    return captioner
-
-
-@pytest.fixture
-def read(notebook, captioner, stand_in, tmp_path):
+def read(notebook, recorded_captioner, stand_in, tmp_path):
     """Draws images, shrinks them and reads them as the notebook does; returns the words that are
     read greedily and with the lexicon, and the probabilities of the latter."""
-    reader = notebook.Reader(captioner)
+    reader = notebook.Reader(recorded_captioner)
     reader.compile()
     lexicon = sorted(set(stand_in.words()))
 
@@ -39,7 +24,7 @@ def read(notebook, captioner, stand_in, tmp_path):
                 path.unlink()
         logits, _ = reader.predict(notebook.plain_batches(0, len(indices)), verbose=0)
         greedy, confidences = notebook.read_words(logits, notebook.tokenizer)
-        searched = notebook.read_with_lexicon(captioner, lexicon, 0, greedy, confidences)
+        searched = notebook.read_with_lexicon(recorded_captioner, lexicon, 0, greedy, confidences)
         return greedy, *searched[:2]
 
     return read

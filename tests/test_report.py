@@ -8,7 +8,6 @@ import pytest
 from conftest import ROOT, STAND_IN_SEED
 from PIL import Image
 
-WEIGHTS = ROOT / "tests" / "recorded.weights.h5"
 GENUINE = sorted((ROOT.parent / "shared" / "reference").glob("*.png"))
 
 
@@ -19,16 +18,12 @@ def picture(stand_in):
 
 
 @pytest.fixture
-def trained(notebook, results, monkeypatch):
+def trained(notebook, recorded_captioner, monkeypatch):
     """The notebook with a reader that has the committed weights."""
-    if results["precision"] == notebook.best_precision():
-        notebook.keras.config.set_dtype_policy(results["precision"])
-    reader = notebook.Reader(notebook.Captioner())
-    blank = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), np.uint8)
-    reader.captioner((blank, np.zeros((1, notebook.STEPS), "int32")))  # builds the weights
-    reader.captioner.load_weights(WEIGHTS)
+    reader = notebook.Reader(recorded_captioner)
     reader.compile()
-    rows, columns = reader.captioner.encoder(blank).shape[1:3]
+    blank = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), np.uint8)
+    rows, columns = recorded_captioner.encoder(blank).shape[1:3]
     for name, value in {"reader": reader, "rows": rows, "columns": columns}.items():
         monkeypatch.setattr(notebook, name, value, raising=False)
     return notebook
