@@ -36,7 +36,7 @@ from PIL import Image, ImageDraw, ImageFont
 DATA = Path(__file__).resolve().parent
 ROOT = DATA.parent
 
-VERSION = 1  # to be raised whenever a change alters the pictures or the labels
+VERSION = 2  # to be raised whenever a change alters the pictures or the labels
 MARKER = "stand_in.json"
 IMAGE_NAME = re.compile(r"a\d+\.png")
 PART_NAME = re.compile(r"\.a\d+\.png\.\d+\.part")
@@ -58,24 +58,34 @@ ARC_WIDTH = (4, 5)
 DOTS = (0.008, 0.0115)  # share of the pixels
 GAP = (0, 95)  # between the ink of two neighbouring letters
 TALL_LETTER = (66, 112)  # height of the letters b d h k l
+SMALL_LETTERS = (0.65, 1)  # share of the size at which brushes write the letters without ascender
 LIGHTEST = 235  # strokes and letters are no lighter than this (luma, 255 is white)
 CUT_OFF = 0.05  # share of the words that stick out of the image
 MARGIN = 3  # least distance of the other words from the border
 
-# For each font file the size, in pixels per em, at which the letters b d h k l are 100 px tall.
-FONTS = {
-    # upright brush
-    "Merienda-Bold.ttf": 102,
-    "Rancho-Regular.ttf": 149,
-    # slanted script
-    "Satisfy-Regular.ttf": 139,
-    "Damion-Regular.ttf": 151,
-    # round handwriting
-    "Kalam-Regular.ttf": 126,
-    "PatrickHand-Regular.ttf": 139,
-    # humanist sans
-    "Cabin-Regular.ttf": 132,
-    "OpenSans-Regular.ttf": 131,
+# The styles of genuine pictures, and for each font file the size, in pixels per em, at which the
+# letters b d h k l are 100 px tall.
+STYLES = {
+    "upright brush": {
+        "Merienda-Bold.ttf": 102,
+        "Rancho-Regular.ttf": 149,
+        "Redressed-Regular.ttf": 140,
+    },
+    "slanted script": {
+        "Satisfy-Regular.ttf": 139,
+        "Damion-Regular.ttf": 151,
+        "Norican-Regular.ttf": 133,
+    },
+    "round handwriting": {
+        "Kalam-Regular.ttf": 126,
+        "PatrickHand-Regular.ttf": 139,
+        "IndieFlower-Regular.ttf": 153,
+        "Schoolbell-Regular.ttf": 124,
+    },
+    "humanist sans": {
+        "Cabin-Regular.ttf": 132,
+        "OpenSans-Regular.ttf": 131,
+    },
 }
 
 
@@ -200,9 +210,11 @@ def _with_dots(rng, image):
 
 def _draw_word(rng, image, word):
     """Draws the letters of `word`, all in one font and size; returns font and boxes."""
-    font = list(FONTS)[int(rng.integers(len(FONTS)))]
-    size = round(FONTS[font] * rng.uniform(*TALL_LETTER) / 100)
-    glyphs = [_glyph(font, size, letter) for letter in word]
+    style = list(STYLES)[int(rng.integers(len(STYLES)))]
+    font = list(STYLES[style])[int(rng.integers(len(STYLES[style])))]
+    size = round(STYLES[style][font] * rng.uniform(*TALL_LETTER) / 100)
+    small = round(size * rng.uniform(*SMALL_LETTERS)) if style == "upright brush" else size
+    glyphs = [_glyph(font, size if letter in "bdfhklt" else small, letter) for letter in word]
     tops = [top for _, top in glyphs]
     bottoms = [top + mask.height for mask, top in glyphs]
     lefts = _lefts(rng, [mask.width for mask, _ in glyphs])

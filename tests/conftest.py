@@ -135,6 +135,7 @@ def globals_for(definitions, words):
         "STEPS": longest + 1,
         "VOCABULARY": tokenizer.vocabulary_size(),
         "START": tokenizer.get_vocabulary().index("<start>"),
+        "STRATEGY": definitions.tf.distribute.get_strategy(),
         "tokenizer": tokenizer,
         # what a notebook shows is of no interest here
         "display": lambda *args, **options: SimpleNamespace(update=lambda *args, **options: None),

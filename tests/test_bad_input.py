@@ -2,15 +2,20 @@
 
 import io
 import json
+import os
 import re
+import shutil
 import struct
+import subprocess
+import sys
 import zipfile
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import NOTEBOOK, cells_of, source
+from conftest import NOTEBOOK, cells_of, definitions_text, source
 from PIL import Image
 
 DATA = Path("data/quick")  # where QUICK=1 looks for the archive
@@ -90,7 +95,9 @@ def spoil(path, content):
 def test_names_the_bad_image(notebook, paths, kind):
     content, reason = BAD[kind]
     spoil(paths[4], content)
-    with pytest.raises(ValueError, match=rf"^1 bad images: .*a4\.png \((?:{reason}).*") as raised:
+    with pytest.raises(
+        ValueError, match=rf"^Bad images, 1 in all: .*a4\.png \((?:{reason}).*"
+    ) as raised:
         shrink(notebook, paths)
     message = str(raised.value)
     assert message.count("\n") == 1 and "SKIP_BAD_IMAGES" in message
@@ -102,7 +109,9 @@ def test_names_the_bad_image(notebook, paths, kind):
 def test_images_that_are_all_of_an_absurd_size_are_not_decoded(notebook, paths):
     for path in paths:
         path.write_bytes(header_of(100_000, 100_000))
-    with pytest.raises(ValueError, match="6 bad images.*100000×100000 pixels, 4,000,000 at most"):
+    with pytest.raises(
+        ValueError, match="Bad images, 6 in all.*100000×100000 pixels, 4,000,000 at most"
+    ):
         shrink(notebook, paths)
 
 
@@ -113,7 +122,7 @@ def test_names_an_image_that_may_not_be_read(notebook, paths, monkeypatch):
         return open(path, *options)
 
     monkeypatch.setattr(notebook, "open", refusing_open, raising=False)
-    with pytest.raises(ValueError, match=r"1 bad images: .*a4\.png \(Permission denied\)"):
+    with pytest.raises(ValueError, match=r"Bad images, 1 in all: .*a4\.png \(Permission denied\)"):
         shrink(notebook, paths)
 
 
@@ -123,7 +132,7 @@ def test_lists_all_bad_images_in_one_pass(notebook, tmp_path):
     paths = [folder / f"a{index}.png" for index in range(40)]
     for index, path in enumerate(paths):
         path.write_bytes(png(seed=index)[: None if index % 2 else -500 if index % 4 else 10])
-    with pytest.raises(ValueError, match=r"^20 bad images: ") as raised:
+    with pytest.raises(ValueError, match=r"^Bad images, 20 in all: ") as raised:
         shrink(notebook, paths)
     named = re.findall(r"a(\d+)\.png", str(raised.value))
     assert named == [str(index) for index in range(0, 20, 2)] and ", …" in str(raised.value)
@@ -135,7 +144,7 @@ def test_replaced_images_alone_are_shrunk_again(notebook, paths, monkeypatch):
     notebook.CACHE.unlink()
     for index in (1, 4):
         paths[index].write_bytes(good[index][:-500])
-    with pytest.raises(ValueError, match="2 bad images"):
+    with pytest.raises(ValueError, match="Bad images, 2 in all"):
         shrink(notebook, paths)
     asked, decoded = [], notebook.decoded
 
@@ -145,7 +154,7 @@ def test_replaced_images_alone_are_shrunk_again(notebook, paths, monkeypatch):
 
     monkeypatch.setattr(notebook, "decoded", spy)
     paths[1].write_bytes(good[1])
-    with pytest.raises(ValueError, match="1 bad images"):
+    with pytest.raises(ValueError, match="Bad images, 1 in all"):
         shrink(notebook, paths)
     paths[4].write_bytes(good[4])
     assert (shrink(notebook, paths) == whole).all()
@@ -190,11 +199,98 @@ def test_a_bad_test_image_stops_nothing(notebook, paths):
         notebook.refuse(notebook.bad_images(), paths, needed=6)
 
 
-def test_refuses_a_disk_that_is_too_small(notebook, paths, monkeypatch):
-    usage = notebook.shutil.disk_usage(paths[0].parent)._replace(free=1000)
-    monkeypatch.setattr(notebook.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(OSError, match=r"images\.uint8: 0\.0 GB are needed, 0\.0 GB are free"):
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own that holds 128 kB; `small_disk.resize("1m")` gives it another size."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(size, *more):
+        options = ",".join([f"size={size}", *more])
+        return subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder],
+            capture_output=True,
+            check=False,
+        )
+
+    if os.name != "posix" or not shutil.which("mount") or mount("128k").returncode:
+        pytest.skip("no disk may be mounted here")
+    yield SimpleNamespace(folder=folder, resize=lambda size: mount(size, "remount"))
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_refuses_a_disk_that_is_too_small(notebook, paths, small_disk):
+    """Six images of 36 kB don't fit; nothing is written, and with room enough it goes on."""
+    notebook.CACHE = small_disk.folder / "cache" / "images.uint8"
+    with pytest.raises(OSError, match=r"cache: 0\.0 GB are needed, 0\.0 GB are free"):
         shrink(notebook, paths)
+    assert sum(path.stat().st_size for path in notebook.CACHE.parent.iterdir()) == 0
+    small_disk.resize("1m")
+    assert len(shrink(notebook, paths)) == 6
+
+
+def test_goes_on_after_the_disk_was_filled(notebook, paths, small_disk, monkeypatch):
+    """Something else fills the disk while images are being shrunk; then it is taken away."""
+    small_disk.resize("320k")
+    notebook.CACHE = small_disk.folder / "images.uint8"
+    asked, decoded, other = [], notebook.decoded, small_disk.folder / "other"
+
+    def fill(paths, indices, chunk):
+        asked.append(len(indices))
+        for index, image in decoded(paths, indices, chunk):
+            yield index, image
+            if len(asked) == 1 and index == 2:
+                with pytest.raises(OSError), other.open("wb", buffering=0) as file:
+                    while True:
+                        file.write(bytes(4096))
+
+    monkeypatch.setattr(notebook, "decoded", fill)
+    with pytest.raises(OSError, match="No space left on device"):
+        shrink(notebook, paths)
+    assert not notebook.CACHE.exists()
+    other.unlink()
+    images = shrink(notebook, paths)
+    assert asked[0] == 6 and 0 < asked[1] < 6, "the first images were kept"
+    notebook.CACHE = small_disk.folder.parent / "whole.uint8"
+    assert (images == shrink(notebook, paths)).all()
+
+
+def test_a_full_disk_leaves_the_old_answers(notebook, small_disk):
+    path = small_disk.folder / "answers.txt"
+    notebook.write_answers(path, 0, ["thus", "www"])
+    with pytest.raises(OSError, match="No space left on device"):
+        notebook.write_answers(path, 0, ["thus"] * 20_000)
+    assert path.read_text() == "a0 thus\na1 www\n"
+
+
+SAVE_TO_A_FULL_DISK = """
+folder = Path(sys.argv[1])
+model = keras.Sequential([keras.Input((8,)), layers.Dense(10_000)])
+model.compile("sgd", "mse")
+checkpoint = Checkpoint(folder)
+checkpoint.set_model(model)
+checkpoint.save("latest.weights.h5")
+kept = (folder / "latest.weights.h5").read_bytes()
+(folder / "other").write_bytes(bytes(1_500_000))
+model.set_weights([weight + 1 for weight in model.get_weights()])
+try:
+    checkpoint.save("latest.weights.h5")
+except OSError as error:
+    print("stopped:", error, flush=True)
+assert (folder / "latest.weights.h5").read_bytes() == kept
+os._exit(0)  # HDF5 can't close a file that it couldn't write: it would crash the process now
+"""
+
+
+def test_a_full_disk_leaves_the_old_checkpoint(small_disk, tmp_path):
+    """What can't be saved whole is not saved; the state of the epoch before is still there."""
+    small_disk.resize("2m")
+    script = tmp_path / "saving.py"
+    script.write_text("\n\n".join([definitions_text(), SAVE_TO_A_FULL_DISK]), encoding="utf-8")
+    command = [sys.executable, str(script), str(small_disk.folder)]
+    saved = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=False)
+    assert saved.returncode == 0, saved.stderr[-3000:]
+    assert b"stopped: " in saved.stdout and b"No space left on device" in saved.stdout
 
 
 def test_a_folder_that_may_not_be_written_to_is_named(notebook, paths, tmp_path):
@@ -374,7 +470,7 @@ def test_course_archive_goes_all_the_way(run_cells, entries, capsys):
     names = run_cells()
     assert names["ORIGIN"] == "course" and names["words"] == WORDS
     assert names["CACHE"].stat().st_size == 12 * 80 * 150 * 3
-    assert "0 images can't be read" in capsys.readouterr().out
+    assert "images that can't be read: 0" in capsys.readouterr().out
 
 
 def test_bad_images_on_the_way(run_cells, entries, capsys):
@@ -383,17 +479,17 @@ def test_bad_images_on_the_way(run_cells, entries, capsys):
     for index in (0, 10):
         entries[f"words_captcha/a{index}.png"] = b"no image"
     archive_of(DATA, entries)
-    with pytest.raises(ValueError, match=r"^1 bad images: .*a0\.png \(not a PNG file\)"):
+    with pytest.raises(ValueError, match=r"^Bad images, 1 in all: .*a0\.png \(not a PNG file\)"):
         run_cells()
     run_cells(SKIP_BAD_IMAGES=True)
-    assert "2 images can't be read" in capsys.readouterr().out
-    with pytest.raises(ValueError, match=r"^1 bad images: .*a0\.png"):
+    assert "images that can't be read: 2" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"^Bad images, 1 in all: .*a0\.png"):
         run_cells()
     (DATA / "words_captcha" / "a0.png").write_bytes(png())
     run_cells()
     out = capsys.readouterr().out
     assert "a10.png is white, for it can't be read: not a PNG file" in out
-    assert "1 images can't be read" in out
+    assert "images that can't be read: 1" in out
 
 
 def test_a_cache_of_the_wrong_length_is_made_again(run_cells, entries):

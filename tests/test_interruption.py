@@ -121,7 +121,9 @@ def script(tmp_path_factory):
     """The notebook's definitions and training cell, for very small images."""
     (training,) = [text for text in map(source, cells_of(NOTEBOOK)) if "captioner.fit(" in text]
     path = tmp_path_factory.mktemp("script") / "training.py"
-    path.write_text("\n\n".join([definitions_text(), SETTINGS, training, FINISH]), encoding="utf-8")
+    one_device = "STRATEGY = tf.distribute.get_strategy()"
+    parts = [definitions_text(), one_device, SETTINGS, training, FINISH]
+    path.write_text("\n\n".join(parts), encoding="utf-8")
     return path
 
 

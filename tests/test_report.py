@@ -209,10 +209,20 @@ def test_reads_one_file(trained, results, stand_in, tmp_path):
 
 
 @pytest.mark.skipif(not GENUINE, reason="no genuine images beside the project")
-def test_reads_genuine_images(trained):
-    """Whatever it reads is a word; what it reads is printed, to be seen with `pytest -rP`."""
+def test_reads_genuine_images(trained, recorded_captioner, stand_in):
+    """Whatever it reads is a word, and with the lexicon most readings are right.
+
+    What it reads is printed, to be seen with `pytest -rP`.
+    """
+    spellings = trained.tokenize(stand_in.words(), trained.tokenizer)[:, 1:]
+    search = trained.LexiconReader(recorded_captioner, trained.make_trie(spellings), beams=64)
+    right = []
     for path in GENUINE:
         word, confidence, _ = trained.read(path)
-        print(f"{path.name}: {word} ({confidence:.0%})")
+        tokens, *_ = search(trained.open_image(path)[None])
+        (known,) = trained.detokenize(np.asarray(tokens), trained.tokenizer)
+        print(f"{path.name}: {word} ({confidence:.0%}), with the lexicon {known}")
         assert word and set(word) <= set(string.ascii_lowercase)
         assert 0 < confidence <= 1
+        right.append(path.stem.endswith(f"-{known}"))
+    assert sum(right) > len(right) / 2

@@ -135,12 +135,12 @@ def test_colours_can_be_seen():
 def test_font_and_boxes():
     """What is told of an image is what was drawn; all fonts occur."""
     fonts = set()
-    for index in range(60):
+    for index in range(100):
         font, boxes = stand_in.font_and_boxes(index, 7)
         fonts.add(f"{font}.ttf")
         if index < 5:
             assert boxes == stand_in.draw(index, 7)[2]
-    assert fonts == set(stand_in.FONTS)
+    assert fonts == {font for style in stand_in.STYLES.values() for font in style}
 
 
 def test_boxes_hold_the_letters():
@@ -158,10 +158,11 @@ def test_boxes_hold_the_letters():
 
 
 def test_boxes_are_tight():
-    for font, size in stand_in.FONTS.items():
-        for letter in "abcdefghijklmnopqrstuvwxyz":
-            mask, _ = stand_in._glyph(font, size, letter)
-            assert mask.getbbox() == (0, 0, *mask.size), (font, letter)
+    for style in stand_in.STYLES.values():
+        for font, size in style.items():
+            for letter in "abcdefghijklmnopqrstuvwxyz":
+                mask, _ = stand_in._glyph(font, size, letter)
+                assert mask.getbbox() == (0, 0, *mask.size), (font, letter)
 
 
 def test_most_words_are_inside_and_letters_do_not_overlap():
