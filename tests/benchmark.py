@@ -73,9 +73,14 @@ def rates(folder):
     greedy = notebook.read_words(logits, notebook.tokenizer)
     search = notebook.LexiconReader(captioner, trie_of(notebook, stand_in.words()), beams=8)
     search.compile()
-    yield "lexicon search, 8 beams", rate(lambda: search.predict(everything, verbose=0), IMAGES)
-    unsure = np.mean(greedy[1] <= 0.5)
-    print(f"{unsure:.1%} of the readings have a probability of at most 1/2")
+    for copies in (1, notebook.COPIES):
+        images = notebook.plain_batches(0, IMAGES, 1).map(lambda image, _: image[0])
+        images = images.map(lambda image, copies=copies: notebook.make_copies(image, copies))
+        batches = images.batch(64 // copies).cache()
+        name = f"lexicon, {copies} cop{'ies' if copies > 1 else 'y'}"
+        yield name, rate(lambda batches=batches: search.predict(batches, verbose=0), IMAGES)
+    unsure = np.mean(greedy[1] <= notebook.SURE)
+    print(f"{unsure:.1%} of the readings have a probability of at most {notebook.SURE}")
 
 
 def trie_of(notebook, words):

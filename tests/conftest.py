@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,6 +39,12 @@ def cells_of(path, kind="code", tag=None):
 def source(cell):
     """The text of a cell."""
     return "".join(cell["source"])
+
+
+def cell_with(text):
+    """The source of the notebook's one code cell that holds a text."""
+    (cell,) = [cell for cell in map(source, cells_of(NOTEBOOK)) if text in cell]
+    return cell
 
 
 def outputs_of(path):
@@ -119,6 +127,35 @@ def import_definitions(folder):
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(os.environ, "QUICK", "1")
         return import_file("notebook", path)
+
+
+def write_script(path, *parts):
+    """Writes a program: the notebook's definitions, and then some more code."""
+    path.write_text("\n\n".join([definitions_text(), *parts]), encoding="utf-8")
+    return path
+
+
+def run_script(script, *arguments):
+    """Runs a program in its folder, to the end or until it is killed."""
+    command = [sys.executable, script, *arguments]
+    options = {"cwd": script.parent, "capture_output": True, "check": False}
+    return subprocess.run(command, timeout=300, **options)
+
+
+def copy_project(folder):
+    """Copies the notebook and `data/` as they come, without anything that a run has made."""
+    made_by_a_run = shutil.ignore_patterns("words_captcha*", "quick", "cache", "__pycache__")
+    shutil.copytree(ROOT / "data", folder / "data", ignore=made_by_a_run)
+    shutil.copy(NOTEBOOK, folder)
+    return folder
+
+
+def make_training_folder(folder):
+    """A cache of 52 random images of 8×16 pixels, and labels for 48 of them."""
+    folder.mkdir()
+    (folder / "cache.uint8").write_bytes(random_images(52).tobytes())
+    lines = LABELS.read_text(encoding="ascii").splitlines(keepends=True)
+    (folder / "labels.txt").write_text("".join(lines[:48]), encoding="ascii")
 
 
 @pytest.fixture(scope="session")

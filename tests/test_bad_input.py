@@ -2,12 +2,12 @@
 
 import io
 import json
+import linecache
 import os
 import re
 import shutil
 import struct
 import subprocess
-import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import NOTEBOOK, cells_of, definitions_text, source
+from conftest import NOTEBOOK, cells_of, run_script, source, write_script
 from PIL import Image
 
 DATA = Path("data/quick")  # where QUICK=1 looks for the archive
@@ -285,10 +285,8 @@ os._exit(0)  # HDF5 can't close a file that it couldn't write: it would crash th
 def test_a_full_disk_leaves_the_old_checkpoint(small_disk, tmp_path):
     """What can't be saved whole is not saved; the state of the epoch before is still there."""
     small_disk.resize("2m")
-    script = tmp_path / "saving.py"
-    script.write_text("\n\n".join([definitions_text(), SAVE_TO_A_FULL_DISK]), encoding="utf-8")
-    command = [sys.executable, str(script), str(small_disk.folder)]
-    saved = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=False)
+    script = write_script(tmp_path / "saving.py", SAVE_TO_A_FULL_DISK)
+    saved = run_script(script, small_disk.folder)
     assert saved.returncode == 0, saved.stderr[-3000:]
     assert b"stopped: " in saved.stdout and b"No space left on device" in saved.stdout
 
@@ -454,8 +452,10 @@ def run_cells(notebook, tmp_path, monkeypatch):
 
     def run(**settings):
         vars(notebook).update(before | {"TRAIN": 8, "VALIDATION": 2, "TEST": 2} | settings)
-        for text in texts[first + 1 : last + 1]:
-            exec(text, vars(notebook))
+        for number in range(first + 1, last + 1):
+            name, text = f"<cell {number}>", texts[number]
+            linecache.cache[name] = len(text), None, text.splitlines(keepends=True), name
+            exec(compile(text, name, "exec"), vars(notebook))
         notebook.plt.close("all")
         return dict(vars(notebook))
 

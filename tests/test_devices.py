@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import LABELS, NOTEBOOK, cells_of, definitions_text, random_images, source
+from conftest import cell_with, definitions_text, make_training_folder
 from test_interruption import SETTINGS
 
 TWO_DEVICES = """
@@ -28,24 +28,15 @@ np.savez("end.npz", loss=loss, devices=devices, logits=logits, **weights)
 """
 
 
-def cell_with(text):
-    """The one code cell that holds a text."""
-    (cell,) = [cell for cell in map(source, cells_of(NOTEBOOK)) if text in cell]
-    return cell
-
-
 def train(folder, devices):
     """Trains on some devices, in float32; returns what came out."""
-    folder.mkdir()
+    make_training_folder(folder)
     reading = "with STRATEGY.scope():\n    reader = Reader(captioner)\n    reader.compile()"
     assert reading in cell_with("reader.compile()")
     parts = [TWO_DEVICES, definitions_text(), "keras.config.set_dtype_policy('float32')"]
     parts += [cell_with("STRATEGY ="), "keras.config.set_dtype_policy('float32')"]
     parts += [SETTINGS, cell_with("captioner.fit("), reading, FINISH]
     (folder / "training.py").write_text("\n\n".join(parts), encoding="utf-8")
-    (folder / "cache.uint8").write_bytes(random_images(52).tobytes())
-    lines = LABELS.read_text(encoding="ascii").splitlines(keepends=True)
-    (folder / "labels.txt").write_text("".join(lines[:48]), encoding="ascii")
     result = subprocess.run(
         [sys.executable, "training.py", json.dumps(None), str(devices)],
         cwd=folder,

@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import LABELS, NOTEBOOK, cells_of, definitions_text, random_images, source
+from conftest import cell_with, make_training_folder, run_script, write_script
 
 SETTINGS = """
 HEIGHT, WIDTH, TRAIN, VALIDATION, TEST, TOTAL = 8, 16, 40, 8, 4, 52
@@ -95,10 +95,7 @@ def test_killed_shrinking_goes_on(notebook, tmp_path, monkeypatch):
     for path in paths:
         pixels = rng.integers(256, size=(32, 60, 3), dtype=np.uint8)
         notebook.Image.fromarray(pixels).save(path)
-    script = tmp_path / "shrinking.py"
-    script.write_text("\n\n".join([definitions_text(), SHRINKING]), encoding="utf-8")
-    command = [sys.executable, str(script), *paths]
-    killed = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=False)
+    killed = run_script(write_script(tmp_path / "shrinking.py", SHRINKING), *paths)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     cut, whole = tmp_path / "cache" / "x.uint8", tmp_path / "whole" / "x.uint8"
     assert not cut.exists()
@@ -119,21 +116,15 @@ def test_killed_shrinking_goes_on(notebook, tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def script(tmp_path_factory):
     """The notebook's definitions and training cell, for very small images."""
-    (training,) = [text for text in map(source, cells_of(NOTEBOOK)) if "captioner.fit(" in text]
     path = tmp_path_factory.mktemp("script") / "training.py"
     one_device = "STRATEGY = tf.distribute.get_strategy()"
-    parts = [definitions_text(), one_device, SETTINGS, training, FINISH]
-    path.write_text("\n\n".join(parts), encoding="utf-8")
-    return path
+    return write_script(path, one_device, SETTINGS, cell_with("captioner.fit("), FINISH)
 
 
 def start(script, folder, moment=None):
     """Begins the training in a folder, to be killed at a moment, or else to go to its end."""
     if not folder.exists():
-        folder.mkdir()
-        (folder / "cache.uint8").write_bytes(random_images(52).tobytes())
-        lines = LABELS.read_text(encoding="ascii").splitlines(keepends=True)
-        (folder / "labels.txt").write_text("".join(lines[:48]), encoding="ascii")
+        make_training_folder(folder)
     return subprocess.Popen(
         [sys.executable, str(script), json.dumps(moment)],
         cwd=folder,

@@ -69,7 +69,7 @@ def test_trie_holds_the_words_and_no_others(notebook):
 @pytest.mark.parametrize("beams", [1, 2, 4, 32])
 def test_a_proved_word_is_the_arg_max_of_brute_force(notebook, captioner, images, beams):
     search = notebook.LexiconReader(captioner, trie_of(notebook, WORDS), beams)
-    tokens, scores, dropped = (np.asarray(part) for part in search(images))
+    tokens, scores, dropped = (np.asarray(part) for part in search(images[:, None]))
     expected = scores_of(notebook, captioner, images, WORDS)
     proved = scores >= dropped
     words = np.array(notebook.detokenize(tokens, notebook.tokenizer))
@@ -78,6 +78,35 @@ def test_a_proved_word_is_the_arg_max_of_brute_force(notebook, captioner, images
     assert proved.all() or beams < 32
     if beams == 32:
         assert len(set(words)) > 1  # else the test would be too easy
+
+
+@pytest.mark.parametrize("beams", [4, 32])
+def test_copies_of_an_image_are_averaged(notebook, captioner, images, beams):
+    copies = np.stack([images, images[::-1], np.roll(images, 3, axis=0)], axis=1)
+    search = notebook.LexiconReader(captioner, trie_of(notebook, WORDS), beams)
+    tokens, scores, dropped = (np.asarray(part) for part in search(copies))
+    each = [scores_of(notebook, captioner, copies[:, copy], WORDS) for copy in range(3)]
+    expected = np.mean(each, axis=0)
+    proved = scores >= dropped
+    words = np.array(notebook.detokenize(tokens, notebook.tokenizer))
+    assert proved.all() or beams < 32
+    assert (words == np.array(WORDS)[expected.argmax(axis=1)])[proved].all()
+    np.testing.assert_allclose(scores[proved], expected.max(axis=1)[proved], rtol=1e-3)
+    assert (expected.argmax(axis=1) != each[0].argmax(axis=1)).any(), "one copy is not enough"
+
+
+def test_copies_are_the_image_and_small_changes_of_it(notebook, images):
+    copies = notebook.make_copies(images[0], 4).numpy()
+    assert (copies[0] == images[0]).all()
+    assert (notebook.make_copies(images[0], 1).numpy() == images[:1]).all()
+    assert (notebook.make_copies(images[0], 4).numpy() == copies).all(), "the same ones each time"
+    for changed in copies[1:]:
+        assert (changed != copies[0]).any()
+        inside = changed[4:-4, 4:-4].sum(axis=-1)  # the sum over the channels, whatever their order
+        places = [(y, x) for y in range(9) for x in range(9)]
+        height, width = inside.shape
+        windows = [copies[0][y : y + height, x : x + width].sum(axis=-1) for y, x in places]
+        assert min(np.abs(inside - window).max() for window in windows) < 1
 
 
 def test_greedy_readings_are_replaced_unless_they_are_sure_words(notebook, captioner, images):

@@ -1,14 +1,21 @@
 """In a live kernel: training is interrupted, reading is killed, and all cells are run again."""
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
-from conftest import ANSWERS, NOTEBOOK, ROOT, answers_of, cells_of, definitions_text, source
+from conftest import (
+    ANSWERS,
+    NOTEBOOK,
+    answers_of,
+    cell_with,
+    cells_of,
+    copy_project,
+    run_script,
+    source,
+    write_script,
+)
 from jupyter_client.manager import KernelManager
 
 INTERRUPTED, KILLED = "captioner.fit(", "write_answers(ANSWERS"
@@ -68,18 +75,9 @@ def cells():
     return [cell.replace("COMPARE_SYSTEMS = True", "COMPARE_SYSTEMS = False") for cell in found]
 
 
-def position(cells, text):
-    """The number of the one cell that holds a text."""
-    (number,) = [number for number, cell in enumerate(cells) if text in cell]
-    return number
-
-
 @pytest.fixture
 def folder(tmp_path):
-    made_by_a_run = shutil.ignore_patterns("words_captcha*", "quick", "cache", "__pycache__")
-    shutil.copytree(ROOT / "data", tmp_path / "data", ignore=made_by_a_run)
-    shutil.copy(NOTEBOOK, tmp_path)
-    return tmp_path
+    return copy_project(tmp_path)
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ def kernels(folder):
 
 
 def test_goes_on_after_interrupt_and_kill(cells, folder, kernels):
-    training, reading = position(cells, INTERRUPTED), position(cells, KILLED)
+    training, reading = (cells.index(cell_with(text)) for text in (INTERRUPTED, KILLED))
     answers = folder / "data" / "quick" / ANSWERS.name
     kernel = kernels()
     for cell in cells[:training]:
@@ -142,10 +140,7 @@ write_answers(HalfWritten("answers.txt"), 0, ["jam"] * 1000)
 def test_killed_writing_leaves_the_old_answers(notebook, tmp_path):
     path = tmp_path / "answers.txt"
     notebook.write_answers(path, 0, ["thus", "www"])
-    script = tmp_path / "writing.py"
-    script.write_text("\n\n".join([definitions_text(), WRITING]), encoding="utf-8")
-    command = [sys.executable, str(script)]
-    killed = subprocess.run(command, cwd=tmp_path, capture_output=True, timeout=300, check=False)
+    killed = run_script(write_script(tmp_path / "writing.py", WRITING))
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
     assert path.read_text() == "a0 thus\na1 www\n"
     assert len((tmp_path / "answers.part").read_text()) > 1000

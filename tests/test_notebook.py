@@ -250,8 +250,8 @@ def test_augmentation_shifts_and_permutes_colours(notebook):
         shifts.add((int(row) - 40, int(column) - 75))
     assert orders == set(itertools.permutations((10, 90, 170)))
     for axis in (0, 1):
-        assert {shift[axis] for shift in shifts} == set(range(-8, 9))
-    assert len(shifts) > 100, "rows and columns are shifted independently"
+        assert {shift[axis] for shift in shifts} == set(range(-4, 5))
+    assert len(shifts) > 50, "rows and columns are shifted independently"
 
 
 def test_training_batches(cached):

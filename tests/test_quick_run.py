@@ -1,7 +1,6 @@
 """The notebook runs top to bottom with QUICK=1, and a second time without training again."""
 
 import os
-import shutil
 import subprocess
 import sys
 
@@ -10,8 +9,8 @@ from conftest import (
     ANSWERS,
     LABELS,
     NOTEBOOK,
-    ROOT,
     answers_of,
+    copy_project,
     execution_counts,
     import_file,
     noise_of,
@@ -51,9 +50,7 @@ RECORDED = {ANSWERS.name: b"recorded answers\n", LABELS.name: b"recorded labels\
 def folder(tmp_path_factory):
     """A copy of the project without images, and with files in the place of the recorded ones."""
     folder = tmp_path_factory.mktemp("quick") / "Übung 12 – 文字"
-    made_by_a_run = shutil.ignore_patterns("words_captcha*", "quick", "cache", "__pycache__")
-    shutil.copytree(ROOT / "data", folder / "data", ignore=made_by_a_run)
-    shutil.copy(NOTEBOOK, folder)
+    copy_project(folder)
     for name, content in RECORDED.items():
         (folder / name).write_bytes(content)
     return folder

@@ -24,7 +24,9 @@ def read(notebook, recorded_captioner, stand_in, tmp_path):
                 path.unlink()
         logits, _ = reader.predict(notebook.plain_batches(0, len(indices)), verbose=0)
         greedy, confidences = notebook.read_words(logits, notebook.tokenizer)
-        searched = notebook.read_with_lexicon(recorded_captioner, lexicon, 0, greedy, confidences)
+        searched = notebook.read_with_lexicon(
+            recorded_captioner, lexicon, 0, greedy, confidences, notebook.SURE, notebook.COPIES
+        )
         return greedy, *searched[:2]
 
     return read
