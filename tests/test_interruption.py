@@ -169,3 +169,30 @@ def test_killed_training_ends_as_if_it_had_run_through(script, tmp_path):
     assert {int(epoch) for epoch, _ in rows} == {0, 1, 2, 3}
     names = {path.name for path in log.parent.iterdir()} - {"part.weights.h5"}
     assert names == {"log.csv", "best.weights.h5", "latest.weights.h5"}
+
+
+FLOAT16 = """
+import keras.src.trainers.trainer as trainer
+
+keras.config.set_dtype_policy("mixed_float16")
+
+
+class LargeLossScale(keras.optimizers.LossScaleOptimizer):
+    def __init__(self, optimizer, **options):
+        super().__init__(optimizer, initial_scale=2.0**20, **options)
+
+
+trainer.LossScaleOptimizer = LargeLossScale
+"""
+
+
+def test_steps_that_float16_leaves_out_are_no_lost_epoch(tmp_path):
+    """Where gradients overflow, Keras leaves out a step and doesn't count it."""
+    one_device = "STRATEGY = tf.distribute.get_strategy()"
+    parts = [one_device, FLOAT16, SETTINGS, cell_with("captioner.fit("), FINISH]
+    script, folder = write_script(tmp_path / "training.py", *parts), tmp_path / "run"
+    assert finish(start(script, folder, ["batch", 2, 5])) == [0, 1, 2]
+    assert finish(start(script, folder)) == [2, 3]
+    assert finish(start(script, folder)) == []
+    with np.load(folder / "weights.npz") as end:
+        assert 35 < end["steps"] < 40, "some steps were left out"
