@@ -108,7 +108,7 @@ def test_results(first, definitions):
     assert 0 < first["training_minutes"] < first["notebook_minutes"] < 10
     assert first["training_images_per_second"] > 10
     assert first["prediction_images_per_second"] > 10
-    assert 0.3 < first["peak_memory_gib"] < 4
+    assert 0.3 < first["peak_memory_gib"] < 1.5
     assert first["device"].startswith(("CPU", "GPU"))
     assert first["precision"] == definitions.best_precision()
     assert set(first["versions"]) == {"python", "tensorflow", "keras", "numpy"}

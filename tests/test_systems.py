@@ -91,7 +91,7 @@ def test_judges_words_by_length(notebook):
     logits = 9 * np.eye(30, dtype="float32")[targets]
     logits[1, 0] = 9 * np.eye(30)[20]
     figures = notebook.judge(targets, logits)
-    assert figures["3 letters"] == 0.5 and figures["4 letters"] == 1
+    assert figures["of 3"] == 0.5 and figures["of 4"] == 1
     assert figures["words"] == pytest.approx(2 / 3)
     assert figures["letters"] == pytest.approx((1 + 3 / 4 + 1) / 3)
     assert figures["loss"] == pytest.approx(np.mean(notebook.masked_loss(targets, logits)))
