@@ -36,7 +36,7 @@ from PIL import Image, ImageDraw, ImageFont
 DATA = Path(__file__).resolve().parent
 ROOT = DATA.parent
 
-VERSION = 2  # to be raised whenever a change alters the pictures or the labels
+VERSION = 3  # to be raised whenever a change alters the pictures or the labels
 MARKER = "stand_in.json"
 IMAGE_NAME = re.compile(r"a\d+\.png")
 PART_NAME = re.compile(r"\.a\d+\.png\.\d+\.part")
@@ -75,12 +75,16 @@ STYLES = {
         "Satisfy-Regular.ttf": 139,
         "Damion-Regular.ttf": 151,
         "Norican-Regular.ttf": 133,
+        "HomemadeApple-Regular.ttf": 107,
+        "Allura-Regular.ttf": 166,
     },
     "round handwriting": {
         "Kalam-Regular.ttf": 126,
         "PatrickHand-Regular.ttf": 139,
         "IndieFlower-Regular.ttf": 153,
         "Schoolbell-Regular.ttf": 124,
+        "Mynerve-Regular.ttf": 142,
+        "GloriaHallelujah-Regular.ttf": 129,
     },
     "humanist sans": {
         "Cabin-Regular.ttf": 132,
