@@ -221,7 +221,7 @@ def test_an_unsure_reading_gives_way_to_a_word_of_the_lexicon(trained, tmp_path)
 
 @pytest.mark.skipif(not GENUINE, reason="no genuine images beside the project")
 def test_reads_genuine_images(trained):
-    """Whatever it reads is a word, and most are right; `pytest -rP` shows them."""
+    """Whatever it reads is a word, and all but one are right; `pytest -rP` shows them."""
     right = []
     for path in GENUINE:
         word, confidence, _ = trained.read(path)
@@ -229,4 +229,4 @@ def test_reads_genuine_images(trained):
         assert word and set(word) <= set(string.ascii_lowercase)
         assert 0 < confidence <= 1
         right.append(path.stem.endswith(f"-{word}"))
-    assert sum(right) > len(right) / 2
+    assert sum(right) >= len(right) - 1
