@@ -3,6 +3,7 @@
 import re
 import string
 
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT, STAND_IN_SEED, random_images
@@ -210,13 +211,56 @@ def test_reads_one_file(trained, results, stand_in, tmp_path):
     assert maps.ravel() == pytest.approx(weights[0, : len(maps)].ravel(), abs=0.02)
 
 
-def test_an_unsure_reading_gives_way_to_a_word_of_the_lexicon(trained, tmp_path):
-    """Noise is read with no confidence, so the answer is a word that is known, and its maps."""
-    noise = random_images(1, 320, 600)[0]
-    word, confidence, maps = trained.read(saved(Image.fromarray(noise), tmp_path / "noise.png"))
-    assert word in trained.lexicon and 0 < confidence <= 1
+def probability(trained, word, image):
+    """Of a word in an image, over its copies: the geometric mean of what each copy gives it."""
+    copies = trained.make_copies(image, trained.COPIES)
+    spelled = trained.tokenize([word], trained.tokenizer).repeat(len(copies), axis=0)
+    logits, _ = trained.captioner.unroll(copies, spelled, training=False)
+    log_p = keras.ops.convert_to_numpy(keras.ops.log_softmax(logits))
+    following = spelled[:, 1:]
+    log_p = np.take_along_axis(log_p, following[..., None], axis=-1)[..., 0]
+    return np.exp((log_p * (following > 0)).sum(axis=1).mean())
+
+
+def test_most_probable_word(trained, picture):
+    """The best of the choices, whatever else is in the picture, with its probability."""
+    image = np.asarray(picture.resize((trained.WIDTH, trained.HEIGHT)))
+    choices = ["lot", "apple", "zoo", "tied"]
+    expected = {choice: probability(trained, choice, image) for choice in choices}
+    word, found = trained.most_probable(choices, image)
+    assert word == max(expected, key=expected.get)
+    assert found == pytest.approx(expected[word], rel=0.2)
+    assert trained.most_probable([word], image)[1] == pytest.approx(found, rel=0.2)
+
+
+@pytest.mark.parametrize(("of_lexicon", "gives_way"), [(0.021, True), (0.019, False)])
+def test_an_unsure_reading_gives_way(
+    trained, picture, tmp_path, monkeypatch, of_lexicon, gives_way
+):
+    """To a word of the lexicon that is more than a tenth as probable; the maps are its own."""
+    path = saved(picture, tmp_path / "image.png")
+    own, _, own_maps = trained.read(path)
+
+    def most_probable(choices, image):
+        assert np.array_equal(image, trained.open_image(path))
+        return (own, 0.2) if choices == [own] else (choices[0], of_lexicon)
+
+    monkeypatch.setattr(trained, "most_probable", most_probable)
+    monkeypatch.setattr(trained, "lexicon", ["www"])
+    assert trained.read(path)[0] == own  # sure, so nothing is asked
+    monkeypatch.setattr(trained, "SURE", 1)
+    word, confidence, maps = trained.read(path)
+    assert (word, confidence) == (("www", of_lexicon) if gives_way else (own, 0.2))
     assert maps.shape == (len(word) + 1, trained.rows, trained.columns)
     assert maps.sum(axis=(1, 2)) == pytest.approx(np.ones(len(maps)), abs=1e-2)
+    if not gives_way:
+        assert maps.ravel() == pytest.approx(own_maps.ravel(), abs=0.02)
+
+
+def test_noise_is_read_without_failing(trained, tmp_path):
+    noise = saved(Image.fromarray(random_images(1, 320, 600)[0]), tmp_path / "noise.png")
+    word, confidence, _ = trained.read(noise)
+    assert 0 < confidence <= trained.SURE and set(word) <= set(string.ascii_lowercase)
 
 
 @pytest.mark.skipif(not GENUINE, reason="no genuine images beside the project")
