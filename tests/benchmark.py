@@ -1,94 +1,58 @@
-"""How many images a second each long step of the notebook does: `python -m tests.benchmark`.
+"""How many images a second the notebook's long steps do: `python -m tests.benchmark`.
 
-Needs no data: it draws 512 images in a temporary folder. Takes a few minutes.
+Draws 256 images. In float32 and in what the notebook finds fastest, or only in $PRECISION.
 """
 
-import sys
+import os
 import tempfile
 import time
-from functools import partial
-from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))
-from conftest import ROOT, WEIGHTS, globals_for, import_definitions, import_file, new_captioner
+from tests.conftest import definitions, set_up, stand_in
 
-IMAGES = 512
+IMAGES = 256
 
 
-def rate(step, images, least_seconds=5.0):
-    """Images a second of `step`, which does `images` of them, after one call that isn't timed."""
+def rate(step, least_seconds=5.0):
+    """Images a second of `step`, which does all of them, after one call that isn't timed."""
     step()
     calls, begin = 0, time.perf_counter()
     while time.perf_counter() < begin + least_seconds:
         step()
         calls += 1
-    return calls * images / (time.perf_counter() - begin)
+    return calls * IMAGES / (time.perf_counter() - begin)
 
 
-def set_up(folder):
-    """The stand-in and the notebook's definitions with their globals, and the words to be drawn."""
-    stand_in = import_file("stand_in", ROOT / "data" / "stand_in.py")
-    notebook = import_definitions(folder)
-    words = [stand_in.word_of(index, seed=1) for index in range(IMAGES)]
-    vars(notebook).update(globals_for(notebook, words))
-    notebook.TRAIN = notebook.TOTAL = IMAGES
-    notebook.CACHE = folder / "images.uint8"
-    notebook.keras.config.set_dtype_policy(notebook.best_precision())
-    return stand_in, notebook, words
-
-
-def rates(folder):
+def rates(notebook, indices):
     """Yields what is measured, and its images a second."""
-    stand_in, notebook, words = set_up(folder)
-    yield "drawing, one process", rate(lambda: stand_in.png(stand_in.draw(0, 1)[0]), 1)
-
-    paths = [str(folder / f"a{index}.png") for index in range(IMAGES)]
-    for index, path in enumerate(paths):
-        Path(path).write_bytes(stand_in.png(stand_in.draw(index, 1)[0]))
-    yield (
-        "shrinking into the cache",
-        rate(lambda: notebook.shrink_all(paths, notebook.CACHE), IMAGES),
-    )
-
-    tokens = notebook.tokenize(words, notebook.tokenizer)
-    captioner = new_captioner(notebook)
-    for coarse_epochs, name in ((1, "training, half size"), (0, "training, full size")):
-        notebook.COARSE_EPOCHS = coarse_epochs
-        batches = notebook.training_batches(tokens).take(4).cache().repeat()
-        notebook.compile_for_training(captioner, 100, 1e-3)
-        options = {"steps_per_epoch": 4, "shuffle": False, "verbose": 0}
-        step = partial(captioner.fit, batches, **options)
-        yield name, rate(step, 4 * notebook.BATCH_SIZE)
-
-    captioner = new_captioner(notebook)
-    captioner.load_weights(WEIGHTS)
-    reader = notebook.Reader(captioner)
-    reader.compile()
-    everything = notebook.plain_batches(0, IMAGES).cache()
-    yield "reading greedily", rate(lambda: reader.predict(everything, verbose=0), IMAGES)
-
-    logits, _ = reader.predict(everything, verbose=0)
-    greedy = notebook.read_words(logits, notebook.tokenizer)
-    search = notebook.LexiconReader(captioner, trie_of(notebook, stand_in.words()), beams=8)
-    search.compile()
-    for copies in (1, notebook.COPIES):
-        images = notebook.plain_batches(0, IMAGES, 1).map(lambda image, _: image[0])
-        images = images.map(lambda image, copies=copies: notebook.make_copies(image, copies))
-        batches = images.batch(64 // copies).cache()
-        name = f"lexicon, {copies} cop{'ies' if copies > 1 else 'y'}"
-        yield name, rate(lambda batches=batches: search.predict(batches, verbose=0), IMAGES)
-    unsure = np.mean(greedy[1] <= notebook.SURE)
-    print(f"{unsure:.1%} of the readings have a probability of at most {notebook.SURE}")
+    yield "decoding", rate(lambda: list(notebook.image_batches(indices)))
+    for name, shrink in {"training, half size": 2, "training, full size": 1}.items():
+        captioner = notebook.Captioner(notebook.build_encoder(), notebook.Decoder())
+        batches = notebook.training_batches(indices, shrink, 0).cache()
+        captioner.compile(notebook.make_optimizer(1000), notebook.loss)
+        yield name, rate(lambda c=captioner, b=batches: c.fit(b, shuffle=False, verbose=0))
+    image = notebook.layers.Input((notebook.HEIGHT, notebook.WIDTH, 3))
+    reader = notebook.keras.Model(image, captioner.read(image))
+    images = notebook.image_batches(indices).cache()
+    yield "reading", rate(lambda: reader.predict(images, verbose=0))
 
 
-def trie_of(notebook, words):
-    """The trie of a list of words."""
-    return notebook.make_trie(notebook.tokenize(words, notebook.tokenizer)[:, 1:])
+def main(folder):
+    """Draws the images and prints the table."""
+    notebook, indices = definitions(), np.arange(IMAGES)
+    set_up(notebook, [stand_in.word_of(index, 1) for index in indices])
+    notebook.paths = np.array([f"{folder}/a{index}.png" for index in indices])
+    for path, index in zip(notebook.paths, indices, strict=True):
+        stand_in.draw(index, 1)[0].save(path, compress_level=4)
+    best = "mixed_bfloat16" if notebook.bfloat16_is_fast() else "float32"
+    asked = os.environ.get("PRECISION", f"float32 {best}")
+    for precision in dict.fromkeys(asked.split()):
+        notebook.keras.config.set_dtype_policy(precision)
+        for name, images_per_second in rates(notebook, indices):
+            print(f"{precision:16}{name:22}{images_per_second:8,.0f} images/s", flush=True)
 
 
 if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as folder:
-        for name, images_per_second in rates(Path(folder)):
-            print(f"{name:26}{images_per_second:9,.0f} images/s", flush=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        main(temporary)

@@ -1,198 +1,115 @@
-"""A training that is killed, again and again, ends as one that ran through."""
+"""A training that is killed, and killed again, ends as one that ran through."""
 
-import json
-import os
+import itertools
 import signal
 import subprocess
 import sys
-import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import cell_with, make_training_folder, run_script, write_script
+from conftest import ROOT, run_cells
+from PIL import Image
 
-SETTINGS = """
-HEIGHT, WIDTH, TRAIN, VALIDATION, TEST, TOTAL = 8, 16, 40, 8, 4, 52
-BATCH_SIZE, EPOCHS, COARSE_EPOCHS = 4, 4, 1
-CACHE, CHECKPOINTS, LABELS = Path("cache.uint8"), Path("checkpoints"), Path("labels.txt")
-LEARNING_RATE, RUN, display = 1e-2, CHECKPOINTS / "run", lambda *args, **options: DISPLAY
-DISPLAY = type("Display", (), {"update": lambda *args, **options: None})()
-words = read_labels(LABELS, TRAIN + VALIDATION)
-tokenizer = make_tokenizer(5)
-STEPS, VOCABULARY, START = 6, tokenizer.vocabulary_size(), 2
-tokens = tokenize(words, tokenizer)
+SCRIPT = """
+import os
+import sys
 
+sys.path.insert(0, sys.argv[1])
+import conftest
+import numpy as np
 
-def build_encoder():
-    image = layers.Input((None, None, 3))
-    return keras.Model(image, StandardizedConv(16, strides=2)(layers.Rescaling(1 / 255)(image)))
-
-
-def die():
-    os.kill(os.getpid(), 9)
-
-
-def halve_and_die(path):
-    os.truncate(path, os.stat(path).st_size // 2)
-    die()
+moment = sys.argv[2:]
+notebook = conftest.definitions()
+settings = {"TRAIN": 32, "VALIDATION": 8, "TEST": 4, "TOTAL": 44, "HEIGHT": 16, "WIDTH": 32}
+settings |= {"ROUND": 16, "HALF_SIZE_ROUNDS": 1, "ROUNDS": 4, "BATCH_SIZE": 4, "ORIGIN": "course"}
+words = [conftest.stand_in.word_of(index, 2) for index in range(39)] + ["apple"]
+conftest.set_up(notebook, words, LEARNING_RATE=1e-2, **settings)
+notebook.paths = np.array([f"a{index}.png" for index in range(44)])
+notebook.build_encoder = lambda: conftest.small_encoder(notebook)
+batches = notebook.training_batches(np.arange(32), 1, 0)
+(notebook.image_batch, notebook.token_batch), _ = next(iter(batches))
+for text in ("steps = ROUNDS * (ROUND", "captioner.optimizer.build(", "first_round = len("):
+    conftest.run_cells(notebook, text)
+counts, save_weights = {"batch": 0, "half": 0}, notebook.captioner.save_weights
 
 
-class Moment(keras.callbacks.Callback):
-    def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch
-        print("epoch", epoch, flush=True)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if MOMENT == ["batch", self.epoch, batch]:
-            die()
+def step(kind, path=None):
+    counts[kind] += 1
+    if moment == [kind, str(counts[kind])]:
+        if path:
+            os.truncate(path, os.stat(path).st_size // 2)
+        os.kill(os.getpid(), 9)
 
 
-class KilledCheckpoint(Checkpoint):
-    def on_epoch_end(self, epoch, logs=None):
-        self.epoch = epoch
-        super().on_epoch_end(epoch, logs)
-
-    def save(self, name):
-        if MOMENT == ["before", self.epoch, name]:
-            die()
-        if MOMENT == ["half", self.epoch, name]:
-            self.model.save_weights(self.folder / "part.weights.h5")
-            halve_and_die(self.folder / "part.weights.h5")
-        super().save(name)
+def save(path, **options):
+    save_weights(path, **options)
+    step("half", path)
 
 
-def callbacks(folder, watch=watch):
-    *others, checkpoint = watch(folder)
-    return [Moment(), *others, KilledCheckpoint(folder)]
-
-
-watch, MOMENT = callbacks, json.loads(sys.argv[1])
-(image_batch, token_batch), _ = next(iter(training_batches(tokens)))
-"""
-FINISH = """
-captioner.load_weights(LATEST)
-weights = {str(i): weight for i, weight in enumerate(captioner.get_weights())}
-np.savez("weights.npz", steps=int(captioner.optimizer.iterations), **weights)
+die = {"on_train_batch_end": lambda batch, logs: step("batch")}
+callback = notebook.keras.callbacks.LambdaCallback(**die)
+notebook.captioner.save_weights, notebook.count_batches = save, lambda progress: callback
+conftest.run_cells(notebook, "captioner.fit(batches, validation_data")
+print("rounds", counts["half"])
+weights = {str(i): weight for i, weight in enumerate(notebook.captioner.get_weights())}
+np.savez("weights.npz", steps=int(notebook.captioner.optimizer.iterations), **weights)
+assert len(notebook.log) == 4
 """
 
 
-SHRINKING = """
-def killed(paths, indices, chunk, decoded=decoded):
-    for index, image in decoded(paths, indices, chunk):
-        if index == 23:
-            os.kill(os.getpid(), 9)
-        yield index, image
+def train(folder, *moment):
+    """Trains in a folder, to the end or until it is killed; returns what it prints."""
+    command = [sys.executable, "-c", SCRIPT, ROOT / "tests", *moment]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert result.returncode == (-signal.SIGKILL if moment else 0), result.stderr[-3000:]
+    return result.stdout
 
 
-decoded, bar = killed, lambda images, **options: images
-shrink_all(sys.argv[1:], Path("cache/x.uint8"), chunk=5)
-"""
-
-
-def test_killed_shrinking_goes_on(notebook, tmp_path, monkeypatch):
-    rng = np.random.default_rng(3)
-    paths = [str(tmp_path / f"a{index}.png") for index in range(40)]
-    for path in paths:
-        pixels = rng.integers(256, size=(32, 60, 3), dtype=np.uint8)
-        notebook.Image.fromarray(pixels).save(path)
-    killed = run_script(write_script(tmp_path / "shrinking.py", SHRINKING), *paths)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
-    cut, whole = tmp_path / "cache" / "x.uint8", tmp_path / "whole" / "x.uint8"
-    assert not cut.exists()
-
-    asked, decoded = [], notebook.decoded
-
-    def spy(paths, indices, chunk):
-        asked.append(len(indices))
-        return decoded(paths, indices, chunk)
-
-    monkeypatch.setattr(notebook, "decoded", spy)
-    notebook.shrink_all(paths, cut)
-    notebook.shrink_all(paths, whole)
-    assert asked[0] in (17, 18) and asked[1] == 40
-    assert cut.read_bytes() == whole.read_bytes()
-
-
-@pytest.fixture(scope="module")
-def script(tmp_path_factory):
-    """The notebook's definitions and training cell, for very small images."""
-    path = tmp_path_factory.mktemp("script") / "training.py"
-    one_device = "STRATEGY = tf.distribute.get_strategy()"
-    return write_script(path, one_device, SETTINGS, cell_with("captioner.fit("), FINISH)
-
-
-def start(script, folder, moment=None):
-    """Begins the training in a folder, to be killed at a moment, or else to go to its end."""
-    if not folder.exists():
-        make_training_folder(folder)
-    return subprocess.Popen(
-        [sys.executable, str(script), json.dumps(moment)],
-        cwd=folder,
-        env=os.environ | {"QUICK": "1", "CUDA_VISIBLE_DEVICES": ""},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def finish(process):
-    """Waits for the end of a training; returns the epochs that it began."""
-    output, error = process.communicate(timeout=300)
-    assert process.returncode in (0, -signal.SIGKILL), error[-3000:]
-    return [int(line.split()[1]) for line in output.splitlines() if line.startswith("epoch ")]
-
-
-def test_killed_training_ends_as_if_it_had_run_through(script, tmp_path):
+def test_killed_training_ends_as_if_it_had_run_through(tmp_path):
+    """Killed in the second round while its state is being written, and in the third while it is
+    trained: what was finished is kept, a half-written state does no harm."""
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    assert finish(start(script, whole)) == [0, 1, 2, 3]
+    for folder, index in itertools.product((whole, cut), range(44)):
+        folder.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(index).integers(256, size=(32, 64, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"a{index}.png")
+    assert train(whole).endswith("rounds 4\n")
 
-    assert finish(start(script, cut, ["half", 0, "best.weights.h5"])) == [0]
-    assert finish(start(script, cut, ["batch", 1, 5])) == [0, 1], "nothing whole had been saved"
-    assert finish(start(script, cut, ["before", 1, "latest.weights.h5"])) == [1]
+    train(cut, "half", "2")
+    (run,) = (cut / "checkpoints").iterdir()
+    names = {"0.json", "0.weights.h5", "1.json", "part.weights.h5"}
+    assert {path.name for path in run.iterdir()} == names
+    assert "1 of 4 rounds come from checkpoints/course-" in train(cut, "batch", "6")
+    text = train(cut)
+    assert "2 of 4 rounds come from" in text and text.endswith("rounds 2\n")
 
-    process = start(script, cut)  # epoch 1 once more, although its row and best are there
-    assert process.stdout.readline() == "epoch 1\n"
-    deadline = time.monotonic() + 100
-    log = cut / "checkpoints" / "run" / "log.csv"
-    while log.read_text().count("\n") < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()  # from outside, at a moment that is left to chance
-    finish(process)
-
-    begun = finish(start(script, cut))
-    assert begun in ([1, 2, 3], [2, 3], [3], [])
     with np.load(whole / "weights.npz") as expected, np.load(cut / "weights.npz") as found:
-        assert set(found) == set(expected) and found["steps"] == 40
+        assert set(found) == set(expected) and found["steps"] == 16
         for name in expected:
             np.testing.assert_allclose(found[name], expected[name], atol=1e-5, err_msg=name)
-    rows = [text.split(",")[:2] for text in log.read_text().splitlines()[1:]]
-    assert {int(epoch) for epoch, _ in rows} == {0, 1, 2, 3}
-    names = {path.name for path in log.parent.iterdir()} - {"part.weights.h5"}
-    assert names == {"log.csv", "best.weights.h5", "latest.weights.h5"}
 
 
-FLOAT16 = """
-import keras.src.trainers.trainer as trainer
-
-keras.config.set_dtype_policy("mixed_float16")
-
-
-class LargeLossScale(keras.optimizers.LossScaleOptimizer):
-    def __init__(self, optimizer, **options):
-        super().__init__(optimizer, initial_scale=2.0**20, **options)
+def test_other_settings_begin_another_training(notebook):
+    names, before = set(), dict(vars(notebook)) | {"ORIGIN": "course", "captioner": None}
+    for change in ({}, {"TRAIN": 9}, {"HEIGHT": 80}, {"SEED": 1}, {"words": ["big"]}, {}):
+        vars(notebook).update(before | change)
+        run_cells(notebook, "first_round = len(")
+        names.add(notebook.RUN)
+    assert len(names) == 5 and all(path.is_dir() for path in names)
 
 
-trainer.LossScaleOptimizer = LargeLossScale
-"""
-
-
-def test_steps_that_float16_leaves_out_are_no_lost_epoch(tmp_path):
-    """Where gradients overflow, Keras leaves out a step and doesn't count it."""
-    one_device = "STRATEGY = tf.distribute.get_strategy()"
-    parts = [one_device, FLOAT16, SETTINGS, cell_with("captioner.fit("), FINISH]
-    script, folder = write_script(tmp_path / "training.py", *parts), tmp_path / "run"
-    assert finish(start(script, folder, ["batch", 2, 5])) == [0, 1, 2]
-    assert finish(start(script, folder)) == [2, 3]
-    assert finish(start(script, folder)) == []
-    with np.load(folder / "weights.npz") as end:
-        assert 35 < end["steps"] < 40, "some steps were left out"
+def test_killed_writing_leaves_the_old_answers(notebook, monkeypatch):
+    """Answers get their name when all are written."""
+    path, predict = Path("Lab12-2_studentID.txt"), lambda *args, **options: (None, None)
+    path.write_text("old")
+    vars(notebook).update({"TRAIN": 4, "VALIDATION": 2, "TOTAL": 9, "IMAGES": path, "QUICK": False})
+    notebook.image_batches, notebook.reader = len, SimpleNamespace(predict=predict)
+    notebook.read_with_lexicon = lambda *args: (["thus", "www", "null"], None)
+    with monkeypatch.context() as patch, pytest.raises(TypeError):
+        patch.setattr(Path, "replace", None)
+        run_cells(notebook, "answers_file = (")
+    assert path.read_text() == "old"
+    run_cells(notebook, "answers_file = (")
+    assert path.read_bytes() == b"a6 thus\na7 www\na8 null\n"
