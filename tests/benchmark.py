@@ -32,8 +32,7 @@ def rates(notebook, indices):
         batches = notebook.training_batches(indices, shrink, 0).cache()
         captioner.compile(notebook.make_optimizer(1000), notebook.loss)
         yield name, rate(lambda c=captioner, b=batches: c.fit(b, shuffle=False, verbose=0))
-    image = notebook.layers.Input((notebook.HEIGHT, notebook.WIDTH, 3))
-    reader = notebook.keras.Model(image, captioner.read(image))
+    reader = notebook.Reader(captioner)
     images = notebook.image_batches(indices).cache()
     yield "reading", rate(lambda: reader.predict(images, verbose=0))
 

@@ -297,8 +297,7 @@ def test_most_probable_word(notebook, log_prior):
 def reading(files):
     """The notebook with an untrained reader and a lexicon of eight words."""
     captioner, _, _ = tiny(files)
-    image = files.layers.Input((16, 32, 3))
-    files.reader = files.keras.Model(image, captioner.read(image))
+    files.reader = files.Reader(captioner)
     files.lexicon, (files.rows, files.columns) = np.array(sorted(WORDS)), (8, 16)
     files.spellings, files.COPIES = files.spell(files.lexicon), 4
     return files
@@ -333,3 +332,18 @@ def test_a_word_outside_the_lexicon_must_be_ten_times_likelier(reading, monkeypa
     assert found == word and maps.shape == (4, 8, 16)
     odds = np.exp(ahead) / 10
     assert probability == pytest.approx(max(odds, 1) / (1 + odds), rel=1e-3)
+
+
+def test_a_reader_made_before_training_follows_the_weights(notebook):
+    """Nothing that it reads with is kept from the untrained network, the cells' places included."""
+    captioner = notebook.Captioner(small_encoder(notebook), notebook.Decoder())
+    images = np.random.default_rng(1).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
+    reader = notebook.Reader(captioner)
+    before, _ = reader.predict(images, verbose=0)
+    places = captioner.decoder.attention.places_to_keys
+    places.set_weights([10 * places.get_weights()[0] + 1])
+    after, weights = reader.predict(images, verbose=0)
+    logits, expected = captioner.read(images)
+    assert np.abs(after - before).max() > 1e-6
+    np.testing.assert_allclose(after, logits, atol=1e-4)
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
