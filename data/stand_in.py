@@ -31,7 +31,7 @@ DATA = Path(__file__).resolve().parent
 IMAGES = DATA / "words_captcha"  # the default folder
 LABELS = "spec_train_val.txt"  # name of the labels file, beside the images
 MARKER = "stand_in.json"  # says that a folder is the stand-in's, and how it was made
-VERSION = 4  # raised whenever a change alters the images or the labels
+VERSION = 5  # raised whenever a change alters the images or the labels
 
 WIDTH, HEIGHT = 600, 320  # pixels
 BYTES_PER_IMAGE = 34_000  # for the check of free space; the measured mean is in data/README.md
@@ -54,32 +54,32 @@ CUT_OFF = 0.04  # share of the words that stick out of the image
 MARGIN = 3  # least distance of the other words from the border
 
 # The four styles of the genuine fonts. For each font file: the sizes, in pixels per em, of the
-# letters b d f h k l t and of all others, and by how many pixels their outline is thickened.
+# letters b d f h k l, of t and of all others, and by how many pixels their outline is thickened.
 # They give the letters the heights of the genuine ones (see data/README.md).
 STYLES = {
     "upright brush": {
-        "Merienda-Bold.ttf": (103, 69, 0),
-        "Redressed-Regular.ttf": (142, 105, 0),
-        "Oregano-Regular.woff": (143, 98, 0),
-        "Macondo-Regular.woff": (133, 91, 0),
+        "Merienda-Bold.ttf": (101, 84, 71, 0),
+        "Norican-Regular.ttf": (138, 111, 94, 0),
+        "Macondo-Regular.woff": (128, 113, 96, 1),
+        "PrincessSofia-Regular.woff": (102, 96, 89, 2),
+        "Rancho-Regular.ttf": (151, 107, 100, 0),
     },
     "slanted script": {
-        "DancingScript-Bold.woff": (130, 115, 0),
-        "MarckScript-Regular.woff": (130, 116, 0),
-        "KaushanScript-Regular.woff": (110, 88, 0),
-        "HomemadeApple-Regular.ttf": (101, 85, 0),
-        "Allura-Regular.ttf": (153, 135, 1),
+        "DancingScript-Bold.woff": (130, 130, 115, 0),
+        "MarckScript-Regular.woff": (130, 130, 116, 0),
+        "KaushanScript-Regular.woff": (110, 110, 88, 0),
+        "HomemadeApple-Regular.ttf": (101, 101, 85, 0),
+        "Allura-Regular.ttf": (153, 153, 135, 1),
     },
     "round handwriting": {
-        "Kalam-Light.woff": (136, 155, 0),
-        "Handlee-Regular.woff": (139, 151, 0),
-        "Delius-Regular.woff": (135, 144, 0),
-        "IndieFlower-Regular.ttf": (162, 168, 0),
+        "Kalam-Light.woff": (136, 136, 155, 0),
+        "Handlee-Regular.woff": (139, 139, 151, 0),
+        "Delius-Regular.woff": (135, 135, 144, 0),
+        "IndieFlower-Regular.ttf": (162, 162, 168, 0),
     },
     "humanist sans": {
-        "OpenSans-Regular.ttf": (138, 132, 0),
-        "Hind-Regular.woff": (148, 140, 0),
-        "Lato-Regular.woff": (142, 140, 0),
+        "OpenSans-Regular.ttf": (138, 138, 132, 0),
+        "Lato-Regular.woff": (142, 142, 140, 0),
     },
 }
 
@@ -99,7 +99,7 @@ def word_of(index, seed):
 
 
 def font_of(index, seed):
-    """Style and font file of image `index`, such as ("humanist sans", "Hind-Regular.woff")."""
+    """Style and font file of image `index`, such as ("humanist sans", "Lato-Regular.woff")."""
     return _start(index, seed)[2:]
 
 
@@ -178,9 +178,10 @@ def _draw_arc(rng, canvas):
     canvas.arc(box, start, end, fill=_colour(rng), width=_whole(rng, ARC_WIDTH))
 
 
-def _draw_word(rng, image, word, tall, small, thicken, font):
+def _draw_word(rng, image, word, tall, of_t, small, thicken, font):
     """Draws the letters of `word` on one baseline, each in its own colour; returns their boxes."""
-    glyphs = [_glyph(font, tall if x in "bdfhklt" else small, thicken, x) for x in word]
+    sizes = {letter: tall for letter in "bdfhkl"} | {"t": of_t}
+    glyphs = [_glyph(font, sizes.get(letter, small), thicken, letter) for letter in word]
     lefts = _lefts(rng, [mask.width for mask, _ in glyphs])
     highest = min(top for _, top in glyphs)
     lowest = max(top + mask.height for mask, top in glyphs)
