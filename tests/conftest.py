@@ -112,7 +112,8 @@ def definitions():
     module = sys.modules["notebook"] = ModuleType("notebook")
     for number, code in enumerate(SOURCES):
         kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
-        kinds = kinds if number > cell_with("STUDENT_ID = ") else ast.stmt
+        if number <= cell_with("STUDENT_ID = ") or number == cell_with("import tensorflow"):
+            kinds = ast.stmt
         run_code(module, f"<definitions of cell {number}>", code, kinds)
     handle = SimpleNamespace(update=lambda *args, **options: None)
     module.display = lambda *args, **options: handle

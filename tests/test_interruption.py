@@ -79,7 +79,7 @@ def test_killed_training_ends_as_if_it_had_run_through(tmp_path):
 
     train(cut, "half", "2")
     (run,) = (cut / "checkpoints").iterdir()
-    names = {"0.json", "0.weights.h5", "1.json", "part.weights.h5"}
+    names = {"00.json", "00.weights.h5", "01.json", "part.weights.h5"}
     assert {path.name for path in run.iterdir()} == names
     assert "1 of 4 rounds come from checkpoints/course-" in train(cut, "batch", "6")
     text = train(cut)

@@ -116,14 +116,12 @@ def test_says_where_to_put_the_archive(tmp_path):
     """One line, if there are neither images nor the script."""
     book = execute(make_folder(tmp_path / "run"), last=LAST_OF_DATA)
     (error,) = noise_of(book)
-    remedy = "Put words_captcha.zip into data/, then run again."
-    assert error["evalue"] == f"There are no images. {remedy}"
+    assert error["evalue"] == "There are no images. Put words_captcha.zip into data/."
 
 
 def test_names_the_keras_that_is_needed(tmp_path):
-    """One line, if the optimizer is not there yet."""
-    older = "import keras\nkeras.__version__ = '3.8.0'\ndel keras.optimizers.Muon"
-    older = "import os\nos.environ['KERAS_BACKEND'] = 'tensorflow'\n" + older
+    """One line, in the first cell."""
+    older = "import importlib.metadata\nimportlib.metadata.version = lambda name: '3.8.0'"
     book = execute(make_folder(tmp_path / "run"), last=LAST_OF_DATA, first=older)
     (error,) = noise_of(book)
     assert error["evalue"] == "Keras 3.8.0 is too old. Run: pip install -U 'keras>=3.12'"
