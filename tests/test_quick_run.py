@@ -125,4 +125,4 @@ def test_names_the_keras_that_is_needed(tmp_path):
     older = "import importlib.metadata\nimportlib.metadata.version = lambda name: '3.8.0'"
     book = execute(make_folder(tmp_path / "run"), last=LAST_OF_DATA, first=older)
     (error,) = noise_of(book)
-    assert error["evalue"] == "Keras 3.8.0 is too old. Run: pip install -U 'keras>=3.12'"
+    assert error["evalue"] == "Keras 3.8.0 is too old. Run: pip install -U 'keras>=3.13'"
