@@ -40,14 +40,14 @@ def data(notebook):
 
 def get_data(notebook):
     """Runs the cells that find or unpack the images, and reads the labels."""
-    run_cells(notebook, "ARCHIVE = ", "TOTAL = TRAIN")
+    run_cells(notebook, "ARCHIVE, MARKER = ", "TOTAL = TRAIN")
     run_cells(notebook, "words = read_labels(")
     return notebook.words
 
 
 def check_images(notebook):
     """Runs the cells that look for bad images."""
-    run_cells(notebook, "ARCHIVE = ", "if bad := [")
+    run_cells(notebook, "ARCHIVE, MARKER = ", "if bad := [")
 
 
 def without(*names):
