@@ -240,6 +240,16 @@ def test_accuracies_and_loss(notebook):
     assert float(notebook.loss(targets, changed)) == float(notebook.loss(targets, logits))
 
 
+@pytest.mark.parametrize("shape", [(40, 8), (8, 40), (9, 9)])
+def test_muon_makes_the_steps_of_keras(notebook, shape):
+    """With 32 bits, and for matrices of any shape."""
+    gradient = np.random.default_rng(1).normal(size=shape).astype("float32")
+    kinds = (notebook.keras.optimizers.Muon, notebook.Muon)
+    theirs, ours = (np.array(k(1.0).zeropower_via_newtonschulz5(gradient, 3)) for k in kinds)
+    assert ours.dtype == np.float32 and ours.shape == shape
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 def test_a_tiny_captioner_learns(notebook):
     captioner, inputs, targets = tiny(notebook)
     captioner.compile(notebook.make_optimizer(60), notebook.loss, jit_compile=False)
