@@ -33,11 +33,8 @@ def environment(monkeypatch):
 
 
 @pytest.fixture
-def page(tmp_path, drawn, environment):
-    """JupyterLab's page with the notebook, made small."""
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not CHROMIUM:
-        pytest.skip("chromium is not installed")
+def folder(tmp_path, drawn):
+    """A folder with images, and the notebook made small, without outputs."""
     folder = make_folder(tmp_path / "run", drawn)
     book = nbformat.read(folder / NAME, as_version=4)
     for cell in cells_of(book):
@@ -45,6 +42,15 @@ def page(tmp_path, drawn, environment):
         if "parameters" in cell.metadata.get("tags", []):
             cell.source += "".join(f"\n{name} = {value}" for name, value in SMALL.items())
     nbformat.write(book, folder / NAME)
+    return folder
+
+
+@pytest.fixture
+def page(folder, tmp_path, environment):
+    """JupyterLab's page with the notebook of `folder`."""
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if not CHROMIUM:
+        pytest.skip("chromium is not installed")
     log = (tmp_path / "server.log").open("w")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", "--IdentityProvider.token=x"]
@@ -84,8 +90,7 @@ def wait_for(page, condition, seconds=400):
         book = nbformat.read(page.folder / NAME, as_version=4)
         if condition(book):
             return book
-        state = page.evaluate(f"() => {KERNEL}?.status + ' ' + document.body.innerText")
-        assert time.monotonic() < deadline, printed(book)[-2000:] + state[-2000:]
+        assert time.monotonic() < deadline, printed(book)[-2000:] + page.inner_text("body")[-2000:]
 
 
 def bars(book):
@@ -137,17 +142,14 @@ def test_runs_in_papermill(drawn, tmp_path, environment):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.ipynb", "run"]
 
 
-def test_sends_few_messages_to_a_plain_kernel(drawn, tmp_path, environment):
+def test_sends_few_messages_to_a_plain_kernel(folder, environment):
     """As VS Code runs it: nothing stands between kernel and page to put outputs together."""
-    folder, messages = make_folder(tmp_path / "run", drawn), []
+    messages = []
     manager, client = start_new_kernel(kernel_name="python3", cwd=folder, env=environment)
     try:
         for cell in cells_of(nbformat.read(folder / NAME, as_version=4)):
-            code = cell.source
-            if "parameters" in cell.metadata.get("tags", []):
-                code += f"\nglobals().update({SMALL})"
             hook = {"output_hook": messages.append, "timeout": 400}
-            assert client.execute_interactive(code, **hook)["content"]["status"] == "ok"
+            assert client.execute_interactive(cell.source, **hook)["content"]["status"] == "ok"
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
