@@ -205,7 +205,7 @@ def _place(rng, low, high, space, letter):
     """
     least, most = MARGIN - low, space - MARGIN - high
     if rng.random() < CUT_OFF / 2:
-        beyond = MARGIN + _whole(rng, (1, max(1, letter // 3)))
+        beyond = MARGIN + _whole(rng, (1, letter // 3))
         return int(least - beyond if rng.random() < 0.5 else most + beyond)
     return _whole(rng, (least, max(least, most)))
 
