@@ -232,7 +232,7 @@ def test_accuracies_and_loss(notebook):
     assert np.array(notebook.word_accuracy(targets, logits)).tolist() == list(map(all, letters))
     shares = [sum(word) / len(word) for word in letters]
     assert np.array(notebook.letter_accuracy(targets, logits)) == pytest.approx(shares)
-    log_p = notebook.log_probabilities(logits)
+    log_p = np.array(notebook.ops.log_softmax(logits))
     terms = np.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0][targets > 0]
     assert float(notebook.loss(targets, logits)) == pytest.approx(-terms.mean(), rel=1e-5)
     changed = logits.copy()
@@ -283,39 +283,42 @@ def test_trains_on_two_devices(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-@pytest.mark.parametrize("log_prior", [0.0, [0, -1, -2, -3, 0, 1, 0, -np.inf]])
-def test_most_probable_word(notebook, log_prior):
+def test_most_probable_word(notebook):
     """Beside a loop over all words of a lexicon."""
     logits = 3 * np.random.default_rng(1).normal(size=(20, 6, 30)).astype("float32")
-    log_p, tokens = notebook.log_probabilities(logits), notebook.tokenize(WORDS)[:, 1:]
-    assert np.exp(log_p).sum(axis=-1) == pytest.approx(np.ones((20, 6)), abs=1e-5)
-    scores = [[sum(p[i, t] for i, t in enumerate(row) if t) for row in tokens] for p in log_p]
-    scores = np.array(scores) + log_prior
-    spelled = notebook.spell(WORDS)
+    log_p = np.array(notebook.ops.log_softmax(logits))
+    tokens, spelled = notebook.tokenize(WORDS)[:, 1:], notebook.spell(WORDS)
+    expected = [[sum(p[i, t] for i, t in enumerate(row) if t) for row in tokens] for p in log_p]
     assert spelled.sum(axis=(1, 2)).tolist() == [len(word) + 1 for word in WORDS]
-    best, probabilities = notebook.most_probable(log_p, spelled, log_prior)
+    scores = notebook.word_scores(logits, spelled)
+    np.testing.assert_allclose(scores, expected, rtol=1e-4)
+    best, confidences = notebook.most_probable(scores)
     assert best.tolist() == scores.argmax(axis=1).tolist()
-    expected = np.exp(scores.max(axis=1)) / np.exp(scores).sum(axis=1)
-    assert probabilities == pytest.approx(expected, rel=1e-4)
+    p = np.exp(scores.max(axis=1)) / np.exp(scores).sum(axis=1)
+    assert confidences == pytest.approx(p, rel=1e-4)
+    mean = np.log(np.exp(scores).mean(axis=0))
+    differences = notebook.mean_scores(logits, spelled) - mean
+    assert differences == pytest.approx(np.full(len(WORDS), np.log(20)), abs=1e-3)
 
 
 @pytest.fixture
 def reading(files):
     """The notebook with an untrained reader and a lexicon of eight words."""
     captioner, _, _ = tiny(files)
-    files.reader = files.Reader(captioner)
+    files.captioner, files.reader = captioner, files.Reader(captioner)
     files.lexicon, (files.rows, files.columns) = np.array(sorted(WORDS)), (8, 16)
     files.spellings, files.COPIES = files.spell(files.lexicon), 4
     return files
 
 
 def test_unsure_readings_are_read_again(reading):
-    """From augmented copies, of which the log-probabilities are averaged; the others are not."""
+    """From augmented copies, of which the probabilities are averaged; the others are not."""
     indices = np.arange(8)
     logits, _ = reading.reader.predict(reading.image_batches(indices), verbose=0)
-    once, p_once = reading.most_probable(reading.log_probabilities(logits), reading.spellings)
+    once, p_once = reading.most_probable(reading.word_scores(logits, reading.spellings))
     again = [reading.look_again(reading.load(path, 16, 32)) for path in reading.paths]
-    twice, p_twice = reading.most_probable(np.stack(again), reading.spellings)
+    means = [np.exp(reading.word_scores(x, reading.spellings)).mean(axis=0) for x in again]
+    twice, p_twice = reading.most_probable(np.log(means))
     reading.SURE = np.median(p_once)
     words, confidences = reading.read_with_lexicon(logits, indices)
     sure = p_once >= reading.SURE
@@ -329,11 +332,11 @@ def test_unsure_readings_are_read_again(reading):
 @pytest.mark.parametrize(("ahead", "word"), [(2.0, "big"), (2.6, "bog")])
 def test_a_word_outside_the_lexicon_must_be_ten_times_likelier(reading, monkeypatch, ahead, word):
     """2.3 is the logarithm of ten. The same image is read whichever word wins."""
-    log_p = np.full((6, 30), -50.0, "float32")
+    logits = np.full((3, 6, 30), -50.0, "float32")
     for step, token in enumerate(reading.tokenize(["bog"])[0, 1:]):
-        log_p[step, token] = 0
-    log_p[1, reading.tokenize(["i"])[0, 1]] = -ahead
-    monkeypatch.setattr(reading, "look_again", lambda image: log_p)
+        logits[:, step, token] = 0
+    logits[:, 1, reading.tokenize(["i"])[0, 1]] = -ahead
+    monkeypatch.setattr(reading, "look_again", lambda image: logits)
     found, probability, maps = reading.read(reading.paths[0])
     assert found == word and maps.shape == (4, 8, 16)
     odds = np.exp(ahead) / 10
