@@ -14,8 +14,8 @@ def test_full_size(results):
     assert results["images"] == {"train": 100_000, "validation": 20_000, "test": 20_000}
     assert results["parameters"] <= 1_500_000
     assert results["trained_in_this_run"] is True
-    assert 0.98 <= results["validation_word_accuracy_greedy"] <= 1
-    assert 0.99 <= results["validation_word_accuracy"] <= 1
+    assert 0.985 <= results["validation_word_accuracy_greedy"] <= 1
+    assert 0.995 <= results["validation_word_accuracy"] <= 1
 
 
 def test_answers_are_right(results):
@@ -26,7 +26,7 @@ def test_answers_are_right(results):
     (path,) = ROOT.glob("Lab12-2_*.txt")
     answers = answers_of(path, 120_000, 20_000)
     right = [word == stand_in.word_of(120_000 + i, SEED) for i, word in enumerate(answers)]
-    assert np.mean(right) >= 0.99
+    assert np.mean(right) >= 0.995
     share = results["validation_word_accuracy"]
     assert abs(np.mean(right) - share) <= 4 * (share * (1 - share) / 10_000) ** 0.5
 
@@ -42,7 +42,7 @@ def trained(notebook):
     images = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), "float32")
     captioner((images, np.zeros((1, notebook.STEPS), "int32")))
     captioner.load_weights(WEIGHTS)
-    notebook.reader = notebook.Reader(captioner)
+    notebook.captioner, notebook.reader = captioner, notebook.Reader(captioner)
     notebook.rows, notebook.columns = captioner.encoder(images).shape[1:3]
     notebook.lexicon = np.array(stand_in.words())
     notebook.spellings = notebook.spell(notebook.lexicon)
