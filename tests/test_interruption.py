@@ -30,8 +30,8 @@ words = [conftest.stand_in.word_of(index, 2) for index in range(39)] + ["apple"]
 conftest.set_up(notebook, words, LEARNING_RATE=1e-2, **settings)
 notebook.paths = np.array([f"a{index}.png" for index in range(44)])
 notebook.build_encoder = lambda: conftest.small_encoder(notebook)
-batches = notebook.training_batches(np.arange(32), 1, 0)
-(notebook.image_batch, notebook.token_batch), _ = next(iter(batches))
+batch = next(iter(notebook.training_batches(np.arange(32), 1, 0)))
+(notebook.image_batch, notebook.token_batch), notebook.target_batch = batch
 for text in ("steps = ROUNDS * (ROUND", "captioner.optimizer.build(", "first_round = len("):
     conftest.run_cells(notebook, text)
 counts, save_weights = {"batch": 0, "half": 0}, notebook.captioner.save_weights
