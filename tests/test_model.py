@@ -283,22 +283,25 @@ def test_trains_on_two_devices(tmp_path):
     assert result.returncode == 0, result.stderr[-3000:]
 
 
-def test_most_probable_word(notebook):
+@pytest.mark.parametrize("log_prior", [0.0, [0, -1, -2, -3, 0, 1, 0, -np.inf]])
+def test_most_probable_word(notebook, log_prior):
     """Beside a loop over all words of a lexicon."""
     logits = 3 * np.random.default_rng(1).normal(size=(20, 6, 30)).astype("float32")
     log_p = np.array(notebook.ops.log_softmax(logits))
+    assert np.exp(log_p).sum(axis=-1) == pytest.approx(np.ones((20, 6)), abs=1e-5)
     tokens, spelled = notebook.tokenize(WORDS)[:, 1:], notebook.spell(WORDS)
     expected = [[sum(p[i, t] for i, t in enumerate(row) if t) for row in tokens] for p in log_p]
     assert spelled.sum(axis=(1, 2)).tolist() == [len(word) + 1 for word in WORDS]
     scores = notebook.word_scores(logits, spelled)
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
-    best, confidences = notebook.most_probable(scores)
-    assert best.tolist() == scores.argmax(axis=1).tolist()
-    p = np.exp(scores.max(axis=1)) / np.exp(scores).sum(axis=1)
-    assert confidences == pytest.approx(p, rel=1e-4)
     mean = np.log(np.exp(scores).mean(axis=0))
     differences = notebook.mean_scores(logits, spelled) - mean
     assert differences == pytest.approx(np.full(len(WORDS), np.log(20)), abs=1e-3)
+    expected = np.array(expected) + log_prior
+    best, confidences = notebook.most_probable(scores + log_prior)
+    assert best.tolist() == expected.argmax(axis=1).tolist()
+    p = np.exp(expected.max(axis=1)) / np.exp(expected).sum(axis=1)
+    assert confidences == pytest.approx(p, rel=1e-4)
 
 
 @pytest.fixture
