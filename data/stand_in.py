@@ -31,7 +31,7 @@ DATA = Path(__file__).resolve().parent
 IMAGES = DATA / "words_captcha"  # the default folder
 LABELS = "spec_train_val.txt"  # name of the labels file, beside the images
 MARKER = "stand_in.json"  # says that a folder is the stand-in's, and how it was made
-VERSION = 8  # raised whenever a change alters the images or the labels
+VERSION = 9  # raised whenever a change alters the images or the labels
 
 WIDTH, HEIGHT = 600, 320  # pixels
 BYTES_PER_IMAGE = 34_000  # for the check of free space; the measured mean is in data/README.md
@@ -60,7 +60,7 @@ MARGIN = 3  # least distance of the other words from the border
 BRUSH = "upright brush"
 STYLES = {
     BRUSH: {
-        "Merienda-Bold.ttf": (106, 87, 71, 0, 0.82),
+        "Merienda-Bold.ttf": (104, 85, 68, 1, 0.82),
         "Macondo-Regular.woff": (128, 113, 85, 1, 0.77),
         "Mansalva-Regular.woff": (136, 95, 105, 0, 0.79),
         "PlaywriteNGModern-Regular.woff": (97, 89, 75, 1, 0.81),
@@ -69,13 +69,14 @@ STYLES = {
     "slanted script": {
         "MarckScript-Regular.woff": (130, 130, 116, 0, 1),
         "Allura-Regular.ttf": (153, 153, 135, 1, 1),
-        "KaushanScript-Regular.woff": (109, 109, 87, 0, 1),
+        "DancingScript-Bold.woff": (130, 130, 115, 0, 1),
         "QwitcherGrypen-Bold.woff": (181, 181, 164, 0, 1),
     },
     "round handwriting": {
+        "Kalam-Light.woff": (136, 136, 155, 0, 1),
+        "ArchitectsDaughter-Regular.woff": (143, 134, 160, 0, 1),
         "Mynerve-Regular.woff": (148, 127, 163, 0, 1),
-        "Handlee-Regular.woff": (139, 128, 150, 0, 1),
-        "PatrickHand-Regular.woff": (145, 130, 160, 0, 1),
+        "WaitingfortheSunrise-Regular.woff": (140, 132, 143, 2, 1),
     },
     "humanist sans": {
         "OpenSans-Regular.ttf": (138, 138, 132, 0, 1),
@@ -237,8 +238,8 @@ def _glyph(style, font, letter):
 def _taper(image):
     """Makes the strokes of a letter thicker at its top left, and thinner at its bottom right."""
     ink = np.asarray(image.filter(ImageFilter.GaussianBlur(3))) / 255
-    rows, columns = ink.shape
-    threshold = 0.2 + np.linspace(0, 0.3, rows)[:, None] + np.linspace(0, 0.2, columns)
+    down, across = np.arange(ink.shape[0])[:, None], np.arange(ink.shape[1])
+    threshold = np.minimum(0.1 + 0.005 * down + 0.01 * across, 0.7)
     ink = np.clip(6 * (ink - threshold) + 0.5, 0, 1)
     return Image.fromarray((255 * ink).astype(np.uint8))
 
