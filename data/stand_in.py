@@ -25,13 +25,13 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 DATA = Path(__file__).resolve().parent
 IMAGES = DATA / "words_captcha"  # the default folder
 LABELS = "spec_train_val.txt"  # name of the labels file, beside the images
 MARKER = "stand_in.json"  # says that a folder is the stand-in's, and how it was made
-VERSION = 9  # raised whenever a change alters the images or the labels
+VERSION = 7  # raised whenever a change alters the images or the labels
 
 WIDTH, HEIGHT = 600, 320  # pixels
 BYTES_PER_IMAGE = 34_000  # for the check of free space; the measured mean is in data/README.md
@@ -54,33 +54,28 @@ CUT_OFF = 0.04  # share of the words that stick out of the image
 MARGIN = 3  # least distance of the other words from the border
 
 # The four styles of the genuine fonts. For each font file: the sizes, in pixels per em, of the
-# letters b d f h k l, of t and of all others, by how many pixels their outline is thickened, and
-# by what b d f h k l are then made narrower. They give the letters the heights of the genuine ones,
-# and the brush's h its width (see data/README.md). A brush's strokes begin thick and end thin.
-BRUSH = "upright brush"
+# letters b d f h k l, of t and of all others, and by how many pixels their outline is thickened.
+# They give the letters the heights of the genuine ones (see data/README.md).
 STYLES = {
-    BRUSH: {
-        "Merienda-Bold.ttf": (104, 85, 68, 1, 0.82),
-        "Macondo-Regular.woff": (128, 113, 85, 1, 0.77),
-        "Mansalva-Regular.woff": (136, 95, 105, 0, 0.79),
-        "PlaywriteNGModern-Regular.woff": (97, 89, 75, 1, 0.81),
-        "Overlock-Bold.woff": (131, 115, 82, 0, 0.77),
+    "upright brush": {
+        "Merienda-Bold.ttf": (101, 84, 71, 0),
+        "Norican-Regular.ttf": (138, 111, 94, 0),
+        "Macondo-Regular.woff": (128, 113, 96, 1),
+        "PrincessSofia-Regular.woff": (102, 96, 89, 2),
     },
     "slanted script": {
-        "MarckScript-Regular.woff": (130, 130, 116, 0, 1),
-        "Allura-Regular.ttf": (153, 153, 135, 1, 1),
-        "DancingScript-Bold.woff": (130, 130, 115, 0, 1),
-        "QwitcherGrypen-Bold.woff": (181, 181, 164, 0, 1),
+        "DancingScript-Bold.woff": (130, 130, 115, 0),
+        "MarckScript-Regular.woff": (130, 130, 116, 0),
+        "Allura-Regular.ttf": (153, 153, 135, 1),
     },
     "round handwriting": {
-        "Kalam-Light.woff": (136, 136, 155, 0, 1),
-        "ArchitectsDaughter-Regular.woff": (143, 134, 160, 0, 1),
-        "Mynerve-Regular.woff": (148, 127, 163, 0, 1),
-        "WaitingfortheSunrise-Regular.woff": (140, 132, 143, 2, 1),
+        "Kalam-Light.woff": (136, 136, 155, 0),
+        "ArchitectsDaughter-Regular.woff": (143, 134, 160, 0),
+        "IndieFlower-Regular.ttf": (162, 162, 168, 0),
     },
     "humanist sans": {
-        "OpenSans-Regular.ttf": (138, 138, 132, 0, 1),
-        "Lato-Regular.woff": (142, 142, 140, 0, 1),
+        "OpenSans-Regular.ttf": (138, 138, 132, 0),
+        "Lato-Regular.woff": (142, 142, 140, 0),
     },
 }
 
@@ -126,7 +121,7 @@ def draw(index, seed):
     rows, columns = rng.integers(HEIGHT, size=count), rng.integers(WIDTH, size=count)
     pixels[rows, columns] = rng.integers(256, size=(count, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
-    return image, word, _draw_word(rng, image, word, style, font)
+    return image, word, _draw_word(rng, image, word, *STYLES[style][font], font)
 
 
 def _start(index, seed):
@@ -179,9 +174,10 @@ def _draw_arc(rng, canvas):
     canvas.arc(box, start, end, fill=_colour(rng), width=_whole(rng, ARC_WIDTH))
 
 
-def _draw_word(rng, image, word, style, font):
+def _draw_word(rng, image, word, tall, of_t, small, thicken, font):
     """Draws the letters of `word` on one baseline, each in its own colour; returns their boxes."""
-    glyphs = [_glyph(style, font, letter) for letter in word]
+    sizes = {letter: tall for letter in "bdfhkl"} | {"t": of_t}
+    glyphs = [_glyph(font, sizes.get(letter, small), thicken, letter) for letter in word]
     lefts = _lefts(rng, [mask.width for mask, _ in glyphs])
     highest = min(top for _, top in glyphs)
     lowest = max(top + mask.height for mask, top in glyphs)
@@ -215,33 +211,17 @@ def _place(rng, low, high, space, letter):
 
 
 @cache
-def _glyph(style, font, letter):
+def _glyph(font, size, thicken, letter):
     """The ink of a letter as a grey-level mask, and the mask's top, counted from the baseline."""
-    tall, of_t, small, thicken, narrow = STYLES[style][font]
-    size = tall if letter in "bdfhkl" else of_t if letter == "t" else small
     path = DATA / "fonts" / font
     face = ImageFont.truetype(path, size, layout_engine=ImageFont.Layout.BASIC)
     left, top, right, bottom = face.getbbox(letter, anchor="ls", stroke_width=thicken)
-    left, top = left - 4, top - 4  # room for strokes that become thicker
-    image = Image.new("L", (right + 4 - left, bottom + 4 - top))
+    image = Image.new("L", (right - left, bottom - top))
     ImageDraw.Draw(image).text(
         (-left, -top), letter, fill=255, font=face, anchor="ls", stroke_width=thicken
     )
-    if letter in "bdfhkl":
-        image = image.resize((round(narrow * image.width), image.height))
-    if style == BRUSH:
-        image = _taper(image)
     ink = image.getbbox()
     return image.crop(ink), top + ink[1]
-
-
-def _taper(image):
-    """Makes the strokes of a letter thicker at its top left, and thinner at its bottom right."""
-    ink = np.asarray(image.filter(ImageFilter.GaussianBlur(3))) / 255
-    down, across = np.arange(ink.shape[0])[:, None], np.arange(ink.shape[1])
-    threshold = np.minimum(0.1 + 0.005 * down + 0.01 * across, 0.7)
-    ink = np.clip(6 * (ink - threshold) + 0.5, 0, 1)
-    return Image.fromarray((255 * ink).astype(np.uint8))
 
 
 # --- The files ------------------------------------------------------------------------------------
