@@ -82,6 +82,20 @@ def test_augment(notebook, height):
     assert orders == set(itertools.permutations([10, 20, 30]))
 
 
+@pytest.mark.parametrize("height", [160, 80])
+def test_erase(notebook, height):
+    """One white rectangle of at most a quarter of the height; the rest stays; repeatable."""
+    black, sizes = notebook.tf.zeros((height, 300, 3)), []
+    for number in range(60):
+        image = notebook.erase(black, 1, number).numpy()
+        assert (image == notebook.erase(black, 1, number).numpy()).all()
+        white = (image == 255).all(axis=-1)
+        down, across = white.any(axis=1), white.any(axis=0)
+        assert (white == down[:, None] & across).all() and (image[~white] == 0).all()
+        sizes += [down.sum(), across.sum()]
+    assert height // 5 < max(sizes) <= height // 4 + 1 and len(set(sizes)) > 10
+
+
 def test_mislead(notebook):
     """Every token but the first is now and then replaced, by any letter."""
     row = np.array([notebook.START, 7, 8, 9, 3, 0], "int32")
