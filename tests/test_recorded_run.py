@@ -42,7 +42,7 @@ def trained(notebook):
     images = np.zeros((1, notebook.HEIGHT, notebook.WIDTH, 3), "float32")
     captioner((images, np.zeros((1, notebook.STEPS), "int32")))
     captioner.load_weights(WEIGHTS)
-    notebook.reader = notebook.Reader(captioner)
+    notebook.captioner, notebook.reader = captioner, notebook.Reader(captioner)
     notebook.rows, notebook.columns = captioner.encoder(images).shape[1:3]
     notebook.lexicon = np.array(stand_in.words())
     notebook.spellings = notebook.spell(notebook.lexicon)
