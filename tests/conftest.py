@@ -127,8 +127,6 @@ def set_up(module, words, **settings):
     vars(module).update({"words": list(words), **settings})
     run_cells(module, "LONGEST = max(")
     module.tokens = module.tokenize(module.words)
-    crossentropy = module.keras.losses.SparseCategoricalCrossentropy
-    module.loss = crossentropy(from_logits=True, ignore_class=0)
     return module
 
 

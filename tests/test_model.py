@@ -82,6 +82,20 @@ def test_augment(notebook, height):
     assert orders == set(itertools.permutations([10, 20, 30]))
 
 
+@pytest.mark.parametrize("height", [160, 80])
+def test_erase(notebook, height):
+    """One white rectangle of at most a quarter of the height; the rest stays; repeatable."""
+    black, sizes = notebook.tf.zeros((height, 300, 3)), []
+    for number in range(60):
+        image = notebook.erase(black, 1, number).numpy()
+        assert (image == notebook.erase(black, 1, number).numpy()).all()
+        white = (image == 255).all(axis=-1)
+        down, across = white.any(axis=1), white.any(axis=0)
+        assert (white == down[:, None] & across).all() and (image[~white] == 0).all()
+        sizes += [down.sum(), across.sum()]
+    assert height // 5 < max(sizes) <= height // 4 + 1 and len(set(sizes)) > 10
+
+
 def test_training_batches(files):
     """The same for the same seed, of both sizes; each image with its own word."""
     files.BATCH_SIZE, indices = 3, np.array([7, 1, 5, 2, 0, 3, 4, 6])
@@ -89,10 +103,11 @@ def test_training_batches(files):
         batches = (files.training_batches(indices, shrink, seed) for seed in (4, 4, 5))
         first, again, other = (list(dataset.as_numpy_iterator()) for dataset in batches)
         assert len(first) == 2, "a batch that is not full is left out"
-        for ((images, given), targets), same, changed in zip(first, again, other, strict=True):
+        for ((images, _), _), same, changed in zip(first, again, other, strict=True):
             assert images.shape == (3, 16 // shrink, 32 // shrink, 3)
             assert (images == same[0][0]).all() and (images != changed[0][0]).any()
-            assert (given[:, 1:] == targets[:, :-1]).all()
+        rows = np.concatenate([given for (_, given), _ in first])
+        assert (rows == files.tokens[indices[:6], :-1]).all()
         targets = np.concatenate([targets for _, targets in first])
         assert files.detokenize(targets) == [WORDS[index] for index in indices[:6]]
 
@@ -185,12 +200,26 @@ def test_attention_knows_places(notebook):
     assert results() == (True, True)
 
 
+def test_vector_knows_places(notebook):
+    """Permuted cells change it, but not if places count for nothing."""
+    vector, feature_map = notebook.ImageVector(16), features(notebook)
+    permuted = notebook.ops.take(feature_map, [3, 1, 0, 2], axis=2)
+
+    def is_same():
+        first, other = (np.array(vector(cells)) for cells in (feature_map, permuted))
+        assert first.shape == (3, 16)
+        return np.allclose(first, other, atol=1e-5)
+
+    assert not is_same()
+    vector.from_places.kernel.assign(np.zeros((24, 16)))
+    assert is_same()
+
+
 DECODERS = {
     "attention": lambda notebook: notebook.Decoder(32),
     "Seq2Seq": lambda notebook: notebook.VectorDecoder(units=32),
     "NIC": lambda notebook: notebook.NIC(notebook.layers.LSTMCell, units=32),
     "m-RNN": lambda notebook: notebook.MRNN(units=32),
-    "no places": lambda notebook: notebook.VectorDecoder(with_places=False, units=32),
 }
 
 
@@ -233,7 +262,8 @@ def test_accuracies_and_loss(notebook):
     shares = [sum(word) / len(word) for word in letters]
     assert np.array(notebook.letter_accuracy(targets, logits)) == pytest.approx(shares)
     log_p = np.array(notebook.ops.log_softmax(logits))
-    terms = np.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0][targets > 0]
+    true = np.take_along_axis(log_p, targets[..., None], axis=-1)[..., 0]
+    terms = (0.95 * true + 0.05 * log_p.mean(axis=-1))[targets > 0]
     assert float(notebook.loss(targets, logits)) == pytest.approx(-terms.mean(), rel=1e-5)
     changed = logits.copy()
     changed[targets == 0] = 5
@@ -256,6 +286,18 @@ def test_a_tiny_captioner_learns(notebook):
     options = {"batch_size": 8, "epochs": 60, "verbose": 0}
     losses = captioner.fit(inputs, targets, **options).history["loss"]
     assert losses[0] == pytest.approx(np.log(30), abs=0.5) and losses[-1] < 0.75 * losses[0]
+
+
+def test_dropout_is_on_in_training_alone(notebook):
+    """With a learning rate of 0, the loss of a batch varies by dropout alone."""
+    captioner, inputs, targets = tiny(notebook)
+    systems = notebook.SideBySide({"attention": captioner})
+    together = [{"attention": part} for part in (targets, notebook.loss)]
+    for model, (true, loss) in ((captioner, (targets, notebook.loss)), (systems, together)):
+        model.compile(notebook.keras.optimizers.SGD(0.0), loss, jit_compile=False)
+        trained = {model.train_on_batch(inputs, true) for _ in range(2)}
+        tested = {model.test_on_batch(inputs, true) for _ in range(2)}
+        assert (len(trained), len(tested)) == (2, 1)
 
 
 TWO_DEVICES = """

@@ -55,7 +55,7 @@ def test_runs_to_the_end(folder, first):
     assert noise_of(first) == []
     text = printed(first)
     assert "The images in data/words_captcha are the course's." in text
-    for name in ("attention", "Seq2Seq", "NIC", "mRNN", "no_places"):
+    for name in ("attention", "Seq2Seq", "NIC", "mRNN"):
         assert f"\n{name} " in text, name
     results = results_of(first)
     assert results["data"] == "course" and results["trained_in_this_run"] is True
