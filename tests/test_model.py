@@ -196,13 +196,13 @@ def test_attention_knows_places(notebook):
         return np.allclose(moved, expected, atol=1e-6), np.allclose(context, other, atol=1e-5)
 
     assert results() == (False, False)
-    attention.places_to_keys.kernel.assign(np.zeros((24, 7)))
+    attention.to_keys.from_places.kernel.assign(np.zeros((24, 7)))
     assert results() == (True, True)
 
 
 def test_vector_knows_places(notebook):
     """Permuted cells change it, but not if places count for nothing."""
-    vector, feature_map = notebook.ImageVector(16), features(notebook)
+    vector, feature_map = notebook.image_vector(16), features(notebook)
     permuted = notebook.ops.take(feature_map, [3, 1, 0, 2], axis=2)
 
     def is_same():
@@ -211,7 +211,7 @@ def test_vector_knows_places(notebook):
         return np.allclose(first, other, atol=1e-5)
 
     assert not is_same()
-    vector.from_places.kernel.assign(np.zeros((24, 16)))
+    vector.layers[0].from_places.kernel.assign(np.zeros((24, 16)))
     assert is_same()
 
 
@@ -394,7 +394,7 @@ def test_a_reader_made_before_training_follows_the_weights(notebook):
     images = np.random.default_rng(1).uniform(0, 255, (2, 8, 12, 3)).astype("float32")
     reader = notebook.Reader(captioner)
     before, _ = reader.predict(images, verbose=0)
-    places = captioner.decoder.attention.places_to_keys
+    places = captioner.decoder.attention.to_keys.from_places
     places.set_weights([10 * places.get_weights()[0] + 1])
     after, weights = reader.predict(images, verbose=0)
     logits, expected = captioner.read(images)
