@@ -1,20 +1,19 @@
-"""What the tests share: the notebook's cells and definitions, and folders to run it in."""
+"""What the tests share: the notebook's cells by their tags, and folders to run it in."""
 
-import ast
-import functools
 import json
 import linecache
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = ROOT / "tests" / "recorded.weights.h5"
+WEIGHTS = ROOT / "data" / "recorded.weights.h5"
 LABELS = "spec_train_val.txt"
 sys.path.insert(0, str(ROOT / "data"))  # worker processes import the module as well
 
@@ -76,98 +75,88 @@ def answers_of(path, first, count):
     return words
 
 
-SOURCES = [cell["source"] for cell in cells_of(load_notebook())]
+CELLS = {cell["metadata"]["tags"][0]: cell["source"] for cell in cells_of(load_notebook())}
 
 
-def cell_with(text):
-    """The number of the one code cell that holds a text."""
-    (number,) = [number for number, code in enumerate(SOURCES) if text in code]
-    return number
+def tags(first, last):
+    """The tags of the code cells from `first` to `last`, both included."""
+    names = list(CELLS)
+    return names[names.index(first) : names.index(last) + 1]
 
 
-def run_code(module, name, code, kinds=ast.stmt):
-    """Runs a cell's statements of some kinds; tracebacks and TensorFlow find its lines."""
-    linecache.cache[name] = len(code), None, code.splitlines(keepends=True), name
-    tree = ast.parse(code)
-    tree.body = [node for node in tree.body if isinstance(node, kinds)]
-    exec(compile(tree, name, "exec"), vars(module))
+def run_cells(target, *names):
+    """Runs whole cells, by their tags, in a module or a dictionary of names; closes figures.
 
-
-def run_cells(module, first, last=None):
-    """Runs the cells from the one that holds the text `first` up to that with `last`, or it alone.
-
-    Figures are closed.
+    Tracebacks and TensorFlow's autograph find their lines.
     """
-    for number in range(cell_with(first), cell_with(last or first) + 1):
-        run_code(module, f"<cell {number}>", SOURCES[number])
-    module.plt.close("all")
+    names_there = target if isinstance(target, dict) else vars(target)
+    for tag in names:
+        code, file = CELLS[tag], f"<cell {tag}>"
+        linecache.cache[file] = len(code), None, code.splitlines(keepends=True), file
+        exec(compile(code, file, "exec"), names_there)
+    if "plt" in names_there:
+        names_there["plt"].close("all")
 
 
-@functools.cache
-def definitions():
-    """A module of the notebook's imports, settings, functions and classes, for one CPU device.
-
-    It computes in float32 and shows no progress. The cells that do more than define are not run.
-    """
-    module = sys.modules["notebook"] = ModuleType("notebook")
-    for number, code in enumerate(SOURCES):
-        kinds = ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
-        if number <= cell_with("STUDENT_ID = ") or number == cell_with("import tensorflow"):
-            kinds = ast.stmt
-        run_code(module, f"<definitions of cell {number}>", code, kinds)
-    handle = SimpleNamespace(update=lambda *args, **options: None)
-    module.display = lambda *args, **options: handle
-    module.STRATEGY = module.tf.distribute.get_strategy()
-    module.keras.config.set_dtype_policy("float32")
-    return module
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory):
+    """A folder of 12 training, 8 validation and 8 test images of full size, with labels."""
+    images = tmp_path_factory.mktemp("tiny") / "words_captcha"
+    images.mkdir()
+    for index in (*range(12), *range(100_000, 100_008), *range(120_000, 120_008)):
+        stand_in.draw(index)[0].save(images / f"a{index}.png", compress_level=1)
+    (images / LABELS).write_text(stand_in.labels_text(), encoding="ascii")
+    return images
 
 
-def set_up(module, words, **settings):
-    """Sets what the cells between the definitions set for these words."""
-    vars(module).update({"words": list(words), **settings})
-    run_cells(module, "LONGEST = max(")
-    module.tokens = module.tokenize(module.words)
-    return module
+@pytest.fixture(scope="session")
+def module(tiny, tmp_path_factory):
+    """A module in which all cells before the training ran on `tiny`, in float32."""
+    made = sys.modules["notebook"] = ModuleType("notebook")
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("module"))
+    try:
+        run_cells(made, "imports", "parameters")
+        made.FOLDER, made.QUICK = str(tiny.parent), True
+        made.TRAIN, made.VALIDATION, made.TEST, made.BATCH_SIZE = 12, 8, 8, 8
+        run_cells(made, *tags("derived", "precision"))
+        made.keras.config.set_dtype_policy("float32")
+        run_cells(made, *tags("residual_block", "log_round"))
+    finally:
+        os.chdir(before)
+    return made
 
 
 @pytest.fixture
-def notebook(tmp_path, monkeypatch):
-    """The notebook's definitions in an empty folder; what a test sets there is undone."""
+def notebook(module, tmp_path, monkeypatch):
+    """The notebook's names in an empty folder, seeded; what a test sets there is undone.
+
+    Its images are those of `tiny`. Later cells are run by their tags.
+    """
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    defined = definitions()
-    before = dict(vars(defined))
-    defined.keras.utils.set_random_seed(1)
-    yield set_up(defined, stand_in.words())
-    vars(defined).clear()
-    vars(defined).update(before)
-
-
-def small_encoder(notebook):
-    """An encoder of one layer, for images of a few pixels."""
-    image = notebook.layers.Input((None, None, 3))
-    x = notebook.layers.Rescaling(1 / 255)(image)
-    return notebook.keras.Model(image, notebook.StandardizedConv(16, strides=2)(x), name="encoder")
+    before = dict(vars(module))
+    module.keras.config.set_dtype_policy("float32")
+    module.keras.utils.set_random_seed(1)
+    yield module
+    vars(module).clear()
+    vars(module).update(before)
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """A folder of as many images as QUICK=1 needs, drawn once, with their labels."""
+    """A folder of 960 training, 160 validation and 160 test images, drawn by the script."""
     images = tmp_path_factory.mktemp("drawn") / "words_captcha"
-    assert len(list(stand_in.make(images, (2_000, 600, 600)))) == 3_200
+    command = [sys.executable, ROOT / "data" / "stand_in.py", "960", "160", "160"]
+    subprocess.run([*command, "--folder", images], check=True, capture_output=True)
     return images
 
 
 def make_folder(folder, images=None):
-    """A folder that holds the notebook and, if any are given, images with labels.
-
-    They do not say that they are drawn, so they count as the course's.
-    """
+    """A folder that holds the notebook and, if any are given, images that count as the course's."""
     (folder / "data").mkdir(parents=True)
     shutil.copy(find_notebook(), folder / "Lab12-2_studentID.ipynb")
     if images:
-        target, marker = folder / "data" / images.name, shutil.ignore_patterns("stand_in.json")
-        shutil.copytree(images, target, ignore=marker, copy_function=os.link)
+        shutil.copytree(images, folder / "data" / "words_captcha", copy_function=os.link)
     return folder
 
 
