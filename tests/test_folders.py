@@ -315,6 +315,12 @@ BAD_LABELS = {  # a part of the labels, what stands in its place, and what the m
     "another order": ("a3 ids\na4 jam\n", "a4 jam\na3 ids\n", "4:"),
     "no last line": ("a119999 above\n", "", "120000:.*the end of the file"),
     "a header": ("a0", "index word\na0", "1:.*'index word'"),
+    "a digit": ("www", "w3w", "2:.*letters a-z.*'a1 w3w'"),
+    "an accent": ("www", "über", "2:.*'a1 über'"),
+    "two blanks": ("a2 tied", "a2  tied", "3:.*'a2  tied'"),
+    "no word": ("a2 tied", "a2", "3:.*'a2'"),
+    "numbers from 1 on": ("a0 thus\n", "", "1:.*'a1 www'"),
+    "no prefix": ("a5", "5", "6:.*'5 null'"),
 }
 
 
