@@ -1,23 +1,23 @@
 """What the tests share: the notebook's cells by their tags, and folders to run it in."""
 
+import contextlib
 import json
-import linecache
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import nbformat
 import pytest
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "data" / "recorded.weights.h5"
-LABELS = "spec_train_val.txt"
-sys.path.insert(0, str(ROOT / "data"))  # worker processes import the module as well
-
-import stand_in  # noqa: E402
+NAME, LABELS = "Lab12-2_studentID.ipynb", "spec_train_val.txt"
+sys.path.insert(0, str(ROOT / "data"))  # for stand_in
 
 
 def find_notebook():
@@ -29,26 +29,24 @@ def find_notebook():
 
 
 def load_notebook():
-    """The notebook's content, each source as one string."""
-    content = json.loads(find_notebook().read_text(encoding="utf-8"))
-    for cell in content["cells"]:
-        cell["source"] = "".join(cell["source"])
-    return content
+    return nbformat.read(find_notebook(), as_version=4)
+
+
+def environment(**more):
+    return {k: v for k, v in os.environ.items() if k != "MPLBACKEND"} | more
 
 
 def cells_of(content, kind="code"):
-    """The cells of one kind."""
     return [cell for cell in content["cells"] if cell["cell_type"] == kind]
 
 
 def outputs_of(content):
-    """All outputs of the code cells."""
     return [output for cell in cells_of(content) for output in cell["outputs"]]
 
 
 def printed(content):
     """All that the code cells have printed."""
-    return "\n".join("".join(output.get("text", "")) for output in outputs_of(content))
+    return "\n".join(output.get("text", "") for output in outputs_of(content))
 
 
 def noise_of(content):
@@ -59,19 +57,17 @@ def noise_of(content):
 
 def results_of(content):
     """What the last code cell has printed, as a dictionary."""
-    text = "".join("".join(output.get("text", "")) for output in cells_of(content)[-1]["outputs"])
+    text = "".join(output.get("text", "") for output in cells_of(content)[-1]["outputs"])
     assert text, "The notebook holds no recorded run."
     return json.loads(text)
 
 
-def answers_of(path, first, count):
+def answers_of(path, count):
     """The words of an answer file, after a check of every line."""
-    content = path.read_bytes()
-    assert content.endswith(b"\n") and b"\r" not in content
-    pairs = [line.split(" ") for line in content.decode("ascii").splitlines()]
-    assert [pair[0] for pair in pairs] == [f"a{index}" for index in range(first, first + count)]
-    words = [word for _, word in pairs]
-    assert all(word.isalpha() and word.islower() for word in words)
+    text = path.read_bytes().decode("ascii")
+    words = re.findall(r"^a\d+ ([a-z]+)$", text, re.MULTILINE)
+    assert text == "".join(f"a{120_000 + i} {word}\n" for i, word in enumerate(words))
+    assert len(words) == count
     return words
 
 
@@ -84,55 +80,58 @@ def tags(first, last):
     return names[names.index(first) : names.index(last) + 1]
 
 
-def run_cells(target, *names):
-    """Runs whole cells, by their tags, in a module or a dictionary of names; closes figures.
-
-    Tracebacks and TensorFlow's autograph find their lines.
-    """
-    names_there = target if isinstance(target, dict) else vars(target)
+def run_cells(module, *names):
+    """Runs whole cells, by their tags."""
     for tag in names:
-        code, file = CELLS[tag], f"<cell {tag}>"
-        linecache.cache[file] = len(code), None, code.splitlines(keepends=True), file
-        exec(compile(code, file, "exec"), names_there)
-    if "plt" in names_there:
-        names_there["plt"].close("all")
+        exec(compile(CELLS[tag], f"<cell {tag}>", "exec"), vars(module))
+    if "plt" in vars(module):
+        module.plt.close("all")
+
+
+def run_beginning(last, **settings):
+    """A module in which the cells up to `last` ran, with settings set as by a student."""
+    module = ModuleType("notebook")
+    run_cells(module, "imports", "parameters")
+    vars(module).update(settings)
+    run_cells(module, *tags("derived", last))
+    return module
+
+
+def define_all(images):
+    """A module in which what stands before the training is defined, with few images, in float32."""
+    few = {"TRAIN": 12, "VALIDATION": 8, "TEST": 8, "BATCH_SIZE": 8}
+    module = run_beginning("precision", FOLDER=str(images), QUICK=True, **few)
+    module.keras.config.set_dtype_policy("float32")
+    run_cells(module, *tags("tokenizer", "log_round"))
+    return module
+
+
+def make_folder(folder, images):
+    """A folder that holds the notebook, and images that count as the course's."""
+    (folder / "data").mkdir(parents=True)
+    shutil.copy(find_notebook(), folder / NAME)
+    shutil.copytree(images, folder / "data" / "words_captcha", copy_function=os.link)
+    return folder
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory):
-    """A folder of 12 training, 8 validation and 8 test images of full size, with labels."""
-    images = tmp_path_factory.mktemp("tiny") / "words_captcha"
-    images.mkdir()
-    for index in (*range(12), *range(100_000, 100_008), *range(120_000, 120_008)):
-        stand_in.draw(index)[0].save(images / f"a{index}.png", compress_level=1)
-    (images / LABELS).write_text(stand_in.labels_text(), encoding="ascii")
+def drawn(tmp_path_factory):
+    """A folder of 192 training, 32 validation and 16 test images, drawn by the script."""
+    images = tmp_path_factory.mktemp("drawn") / "words_captcha"
+    command = [sys.executable, ROOT / "data" / "stand_in.py", "192", "32", "16"]
+    subprocess.run([*command, "--folder", images], check=True, capture_output=True)
     return images
 
 
 @pytest.fixture(scope="session")
-def module(tiny, tmp_path_factory):
-    """A module in which all cells before the training ran on `tiny`, in float32."""
-    made = sys.modules["notebook"] = ModuleType("notebook")
-    before = Path.cwd()
-    os.chdir(tmp_path_factory.mktemp("module"))
-    try:
-        run_cells(made, "imports", "parameters")
-        made.FOLDER, made.QUICK = str(tiny.parent), True
-        made.TRAIN, made.VALIDATION, made.TEST, made.BATCH_SIZE = 12, 8, 8, 8
-        run_cells(made, *tags("derived", "precision"))
-        made.keras.config.set_dtype_policy("float32")
-        run_cells(made, *tags("residual_block", "log_round"))
-    finally:
-        os.chdir(before)
-    return made
+def module(drawn, tmp_path_factory):
+    with contextlib.chdir(tmp_path_factory.mktemp("module")):
+        return define_all(drawn)
 
 
 @pytest.fixture
 def notebook(module, tmp_path, monkeypatch):
-    """The notebook's names in an empty folder, seeded; what a test sets there is undone.
-
-    Its images are those of `tiny`. Later cells are run by their tags.
-    """
+    """The notebook's names in an empty folder, seeded; what a test sets there is undone."""
     monkeypatch.chdir(tmp_path)
     before = dict(vars(module))
     module.keras.config.set_dtype_policy("float32")
@@ -140,27 +139,3 @@ def notebook(module, tmp_path, monkeypatch):
     yield module
     vars(module).clear()
     vars(module).update(before)
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory):
-    """A folder of 960 training, 160 validation and 160 test images, drawn by the script."""
-    images = tmp_path_factory.mktemp("drawn") / "words_captcha"
-    command = [sys.executable, ROOT / "data" / "stand_in.py", "960", "160", "160"]
-    subprocess.run([*command, "--folder", images], check=True, capture_output=True)
-    return images
-
-
-def make_folder(folder, images=None):
-    """A folder that holds the notebook and, if any are given, images that count as the course's."""
-    (folder / "data").mkdir(parents=True)
-    shutil.copy(find_notebook(), folder / "Lab12-2_studentID.ipynb")
-    if images:
-        shutil.copytree(images, folder / "data" / "words_captcha", copy_function=os.link)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def results():
-    """The results that the notebook shows."""
-    return results_of(load_notebook())
