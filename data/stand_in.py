@@ -167,7 +167,7 @@ def _place(rng, low, high, space, letter):
 @cache
 def _glyph(font, size, thicken, letter):
     """The ink of a letter as a grey-level mask, and the mask's top, counted from the baseline."""
-    face = ImageFont.truetype(DATA / "fonts" / font, size, layout_engine=ImageFont.Layout.BASIC)
+    face = ImageFont.truetype(f"{DATA}/fonts/{font}", size, layout_engine=ImageFont.Layout.BASIC)
     image = Image.new("L", (400, 400))
     ImageDraw.Draw(image).text((100, 250), letter, 255, face, anchor="ls", stroke_width=thicken)
     ink = image.getbbox()
