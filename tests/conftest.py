@@ -114,6 +114,18 @@ def make_folder(folder, images):
     return folder
 
 
+def change(folder, last="results", **added):
+    """Adds code to cells of a folder's notebook, by tag, and leaves out those after `last`."""
+    book = load_notebook()
+    for cell in cells_of(book):
+        cell.outputs = []
+        cell.source += added.get(cell.metadata.tags[0], "")
+    (end,) = [i for i, cell in enumerate(book.cells) if cell.metadata.get("tags") == [last]]
+    del book.cells[end + 1 :]
+    nbformat.write(book, folder / NAME)
+    return book
+
+
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
     """A folder of 192 training, 32 validation and 16 test images, drawn by the script."""

@@ -8,22 +8,11 @@ import time
 
 import nbformat
 import pytest
-from conftest import NAME, cells_of, environment, make_folder, noise_of, outputs_of, printed
+from conftest import NAME, change, environment, make_folder, noise_of, outputs_of, printed
 
 CHROMIUM = shutil.which("chromium")
 SMALL = "TRAIN, VALIDATION, TEST, ROUNDS, BATCH_SIZE = 192, 16, 16, 2, 16"
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
-
-
-def shorten(folder, last, **added):
-    """Leaves out the cells after `last`, and adds lines to others."""
-    book = nbformat.read(folder / NAME, as_version=4)
-    for cell in cells_of(book):
-        cell.outputs = []
-        cell.source += added.get(cell.metadata.tags[0], "")
-    (end,) = [i for i, cell in enumerate(book.cells) if cell.metadata.get("tags") == [last]]
-    del book.cells[end + 1 :]
-    nbformat.write(book, folder / NAME)
 
 
 @pytest.fixture
@@ -33,7 +22,7 @@ def page(drawn, tmp_path):
     if not CHROMIUM:
         pytest.skip("chromium is not installed")
     folder = make_folder(tmp_path / "run", drawn)
-    shorten(folder, "greedy", parameters=f"\n{SMALL}")
+    change(folder, last="greedy", parameters=f"\n{SMALL}")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", "--IdentityProvider.token=x"]
     command += ["--LabApp.expose_app_in_browser=True"]
@@ -100,7 +89,7 @@ def test_takes_parameters_of_papermill(drawn, tmp_path):
     """On the command line, where digits become a number, and started from another folder."""
     pytest.importorskip("papermill", reason="papermill is not installed")
     folder = make_folder(tmp_path / "run", drawn)
-    shorten(folder, "check_all", check_all="\nprint(STUDENT_ID, QUICK, TRAIN)")
+    change(folder, last="check_all", check_all="\nprint(STUDENT_ID, QUICK, TRAIN)")
     command = [sys.executable, "-m", "papermill", folder / NAME, tmp_path / "out.ipynb"]
     command += ["--cwd", folder, "-k", "python3", "-p", "QUICK", "True", "-p", "STUDENT_ID", "105"]
     command += ["-p", "TRAIN", "192", "-p", "VALIDATION", "32", "-p", "TEST", "16"]

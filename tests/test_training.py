@@ -109,6 +109,14 @@ def test_goes_on_when_it_was_killed(small, drawn):
     assert np.array_equal(judged, average) and not np.array_equal(trained, average)
 
 
+def test_stops_when_the_loss_is_not_a_number(small):
+    """Nothing of that round is saved, and the message says so."""
+    small.loss = lambda targets, logits: np.nan * small.ops.sum(logits)
+    with pytest.raises(RuntimeError, match="NaN"):
+        run_cells(small, "run", "train")
+    assert list(small.RUN.iterdir()) in ([], [small.RUN / "log.csv"]) and small.read_log() == []
+
+
 def test_other_settings_begin_another_training(small):
     """The settings that a training depends on; how the device computes is none of them."""
     names, before = [], dict(vars(small))
