@@ -128,9 +128,9 @@ def change(folder, last="results", **added):
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """A folder of 192 training, 32 validation and 16 test images, drawn by the script."""
+    """A folder of 192 training, 100 validation and 16 test images, drawn by the script."""
     images = tmp_path_factory.mktemp("drawn") / "words_captcha"
-    command = [sys.executable, ROOT / "data" / "stand_in.py", "192", "32", "16"]
+    command = [sys.executable, ROOT / "data" / "stand_in.py", "192", "100", "16"]
     subprocess.run([*command, "--folder", images], check=True, capture_output=True)
     return images
 

@@ -18,11 +18,11 @@ W, S = "data/words_captcha", "data/stand_in"  # where images are expected
 INDICES = [*range(8), *range(100_000, 100_004), *range(120_000, 120_002)]
 
 
-def png(mode="RGB", kind="PNG"):
+def png(mode="RGB", kind="PNG", **options):
     """The bytes of a small image file of noise."""
     pixels = np.random.default_rng(0).integers(256, size=(32, 60, 4), dtype=np.uint8)
     file = io.BytesIO()
-    Image.fromarray(pixels).convert(mode).save(file, kind)
+    Image.fromarray(pixels).convert(mode).save(file, kind, **options)
     return file.getvalue()
 
 
@@ -82,9 +82,10 @@ BROKEN = ValueError, r"^data/x\.zip: .+\. Copy it again, or unpack it yourself\.
 BAD = r"^{} missing or damaged\. Delete them and copy again: {}$"
 ONE_BAD = ValueError, BAD.format(1, f"{W}/a0.png")
 TEN_OF_13 = ValueError, BAD.format(13, rf"{W}/a1\.png, ([^,]*, ){{8}}{W}/a100002\.png")
-REFUSED = FileNotFoundError, r"^No a0\.png: put words_captcha\.zip into /.*/here/data\.$"
+REFUSED = FileNotFoundError, r"^No a0\.png in /.*/here/data: put words_captcha\.zip there or set "
 REFUSED_DISK = FileNotFoundError, REFUSED[1].replace("data", "disk")
-STOPPED = RuntimeError, r"^data/stand_in\.py stopped\. The line above says why\.$"
+FULL = RuntimeError, r"^data/stand_in\.py stopped: Disk full\.$"
+SILENT = RuntimeError, r"^data/stand_in\.py stopped: it does not say why$"
 
 CASES = {  # what is there, and what comes of it: the folder used, or an error; then settings
     "any name": (at("data/Übung 12 – 文字/words_captcha"), "data/Übung 12 – 文字/words_captcha"),
@@ -116,8 +117,8 @@ CASES = {  # what is there, and what comes of it: the folder used, or an error; 
     "no script": ({"data/stand_in.py": None}, REFUSED),
     "nothing": ({}, S),
     "the stand-in, by another way": (at(S), S, {"FOLDER": "../here/data/"}),
-    "the script fails": ({"data/stand_in.py": b"exit('Disk full.')"}, STOPPED),
-    "the script fails in silence": ({"data/stand_in.py": b"exit(1)"}, STOPPED),
+    "the script fails": ({"data/stand_in.py": b"exit('Disk full.')"}, FULL),
+    "the script fails in silence": ({"data/stand_in.py": b"exit(1)"}, SILENT),
 }
 
 
@@ -146,8 +147,9 @@ def test_draws_with_the_real_script():
 
 
 def test_an_image_can_be_transparent():
-    lay(at(W, IMAGES | {"a100001.png": png("RGBA")}))
-    assert run("check_all").CHANNELS == 4
+    for mode, options, channels in [("L", {}, 3), ("RGBA", {}, 4), ("L", {"transparency": 0}, 4)]:
+        lay(at(W, IMAGES | {"a100001.png": png(mode, **options)}))
+        assert channels == run("check_all").CHANNELS
 
 
 OURS = (ROOT / LABELS).read_bytes().replace(b"\n", b"\r\n")
@@ -198,7 +200,7 @@ def test_quick(value):
 
 def test_student_ids():
     for name in (112062, "0123"):
-        assert str(name) == run("derived", STUDENT_ID=name).STUDENT_ID
+        assert name == run("derived", STUDENT_ID=name).STUDENT_ID
     for name in ("", "a b", "../a", "a\n"):
         with pytest.raises(ValueError, match="^STUDENT_ID: expected letters and digits alone"):
             run("derived", STUDENT_ID=name)

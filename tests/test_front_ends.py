@@ -11,6 +11,7 @@ import pytest
 from conftest import NAME, change, environment, make_folder, noise_of, outputs_of, printed
 
 CHROMIUM = shutil.which("chromium")
+EAGER = "\ntf.config.run_functions_eagerly(True)"  # so few batches are not worth tracing
 SMALL = "TRAIN, VALIDATION, TEST, ROUNDS, BATCH_SIZE = 192, 16, 16, 2, 16"
 IDLE = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
@@ -22,14 +23,14 @@ def page(drawn, tmp_path):
     if not CHROMIUM:
         pytest.skip("chromium is not installed")
     folder = make_folder(tmp_path / "run", drawn)
-    change(folder, last="greedy", parameters=f"\n{SMALL}")
+    change(folder, last="greedy", parameters=f"\n{SMALL}", tensorflow=EAGER)
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root"]
     command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", "--IdentityProvider.token=x"]
     command += ["--LabApp.expose_app_in_browser=True"]
     log = tmp_path / "server.log"
     with log.open("w") as file:
-        options = {"cwd": folder, "env": environment(QUICK="1"), "stderr": file}
-        server = subprocess.Popen(command, **options)
+        variables = environment(QUICK="1", PYTHONWARNINGS="ignore")
+        server = subprocess.Popen(command, cwd=folder, env=variables, stderr=file)
     try:
         deadline = time.monotonic() + 60
         while not (found := re.search(r"http://127\.0\.0\.1:\d+/", log.read_text())):

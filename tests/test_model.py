@@ -104,6 +104,18 @@ def test_training_batches(small):
         assert (np.sort(rounds) == range(8)).all() and len({*map(tuple, rounds)}) > 1
 
 
+def test_batch_normalization_is_keras_own(notebook):
+    """But for the average of the variance, which is divided by n - 1 here."""
+    x = np.random.default_rng(1).normal(3, 2, size=(8, 5, 6, 4)).astype("float32")
+    kinds = notebook.BatchNormalization, notebook.layers.BatchNormalization
+    fused, plain = (kind(momentum=0.9) for kind in kinds)
+    for training in (True, False):
+        outputs = fused(x, training=training), plain(x, training=training)
+        np.testing.assert_allclose(*outputs, atol=1e-5 if training else 0.05)
+        np.testing.assert_allclose(fused.moving_mean, plain.moving_mean, atol=1e-5)
+        np.testing.assert_allclose(fused.moving_variance, plain.moving_variance, rtol=0.01)
+
+
 def test_attention_is_the_papers(notebook):
     attention, random = notebook.BahdanauAttention(units=7), np.random.default_rng(2)
     state, cells = random.random((3, 6), "float32"), random.random((3, 8, 5), "float32")
@@ -151,7 +163,7 @@ def test_accuracies_and_loss(notebook):
 def test_muon_is_for_matrices_and_convolutions(small):
     """Biases, other vectors, the embedding and the logits are left to AdamW."""
     captioner, _ = make_captioner(small)
-    optimizer, variables = small.make_optimizer(10), captioner.trainable_variables
+    optimizer, variables = small.make_optimizer(10, 1e-3), captioner.trainable_variables
     optimizer.build(variables)
     for variable, velocity in zip(variables, optimizer.adam_velocities, strict=True):
         is_kernel = variable.name in ("kernel", "recurrent_kernel")
@@ -192,8 +204,8 @@ def test_reads_with_the_lexicon(reading):
     np.testing.assert_allclose(reading.word_scores(logits, reading.spellings), scores, rtol=1e-4)
     second_look = random.normal(size=(5, 8))
     second_looks = dict(zip(reading.paths_of(indices), second_look, strict=True))
-    reading.load = lambda path: path
-    reading.look_again = lambda path, spellings: second_looks[path]
+    reading.load = lambda path, *_: path
+    reading.look_again = lambda path, *_: second_looks[path]
     once, again = (np.exp(x) / np.exp(x).sum(axis=1, keepdims=True) for x in (scores, second_look))
     reading.SURE = np.median(once.max(axis=1))
     expected = np.where(once.max(axis=1, keepdims=True) < reading.SURE, again, once)
@@ -213,7 +225,7 @@ def test_looks_again_at_augmented_copies(reading):
 
     reading.augment = lambda image: image + next(numbers)
     reading.captioner = SimpleNamespace(predict_on_batch=predict)
-    found = reading.look_again(0, reading.spellings)
+    found = reading.look_again(0, reading.spellings, 8)
     scores = reading.word_scores(logits, reading.spellings).astype("float64")
     np.testing.assert_allclose(found, np.log(np.exp(scores).mean(axis=0)), rtol=1e-4)
 

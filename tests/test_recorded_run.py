@@ -14,13 +14,13 @@ def test_full_size_and_right_answers():
     assert results["data"] == "stand-in" and results["images"] == [100_000, 20_000, 20_000]
     assert results["parameters"] <= 1_500_000
     assert results["trained_in_this_run"] is True
-    assert 0.975 <= results["validation_word_accuracy_greedy"] <= 1
+    assert 0.985 <= results["validation_word_accuracy_greedy"] <= 1
     share = results["validation_word_accuracy"]
-    assert 0.99 <= share <= 1
+    assert 0.995 <= share <= 1
     (path,) = ROOT.glob("Lab12-2_*.txt")
     answers = answers_of(path, 20_000)
     right = np.mean([word == stand_in.word_of(120_000 + i) for i, word in enumerate(answers)])
-    assert right >= 0.99 and abs(right - share) <= 4 * (share * (1 - share) / 10_000) ** 0.5
+    assert right >= 0.995 and abs(right - share) <= 4 * (share * (1 - share) / 10_000) ** 0.5
 
 
 def test_reads_other_images(notebook, tmp_path):
@@ -37,7 +37,7 @@ def test_reads_other_images(notebook, tmp_path):
     run_cells(notebook, "predict", "greedy", "spell", "word_scores", "look_again", "with_lexicon")
     run_cells(notebook, "answers", "show_attention", "read")
     print(f"{notebook.greedy_accuracy:.1%} greedily, {notebook.accuracy:.1%} with the lexicon")
-    assert notebook.greedy_accuracy >= 0.95 and notebook.accuracy >= 0.97
+    assert notebook.greedy_accuracy >= 0.97 and notebook.accuracy >= 0.98
     word, probability = notebook.read(tmp_path / "a100000.png")
     assert word == notebook.truths[0] and probability > 0.5
     inside = []
@@ -50,8 +50,8 @@ def test_reads_other_images(notebook, tmp_path):
             inside.append((left <= x <= right, top <= y <= bottom))
     across, down = np.mean(inside, axis=0)
     print(f"attention lies on {len(inside)} letters: across {across:.1%}, down {down:.1%}")
-    assert across >= 0.9 and down >= 0.9
+    assert across >= 0.85 and down >= 0.95
     genuine = {path.stem: notebook.read(path) for path in GENUINE}
     print(genuine)
     wrong = {name for name, (word, _) in genuine.items() if not name.endswith(f"-{word}")}
-    assert len(wrong) <= 2, wrong  # which ones, depends on the copies
+    assert len(wrong) <= 2, wrong
