@@ -5,7 +5,7 @@ import stand_in
 from conftest import ROOT, WEIGHTS, answers_of, load_notebook, results_of, run_cells
 
 GENUINE = sorted((ROOT.parent / "shared" / "reference").glob("*.png"))
-COUNT = 100  # of validation images drawn again
+COUNT = 600  # of validation images drawn again
 
 
 def test_full_size_and_right_answers():
@@ -37,7 +37,7 @@ def test_reads_other_images(notebook, tmp_path):
     run_cells(notebook, "predict", "greedy", "spell", "word_scores", "look_again", "with_lexicon")
     run_cells(notebook, "answers", "show_attention", "read")
     print(f"{notebook.greedy_accuracy:.1%} greedily, {notebook.accuracy:.1%} with the lexicon")
-    assert notebook.greedy_accuracy >= 0.97 and notebook.accuracy >= 0.98
+    assert notebook.greedy_accuracy >= 0.98 and notebook.accuracy >= 0.99
     word, probability = notebook.read(tmp_path / "a100000.png")
     assert word == notebook.truths[0] and probability > 0.5
     inside = []
@@ -50,7 +50,7 @@ def test_reads_other_images(notebook, tmp_path):
             inside.append((left <= x <= right, top <= y <= bottom))
     across, down = np.mean(inside, axis=0)
     print(f"attention lies on {len(inside)} letters: across {across:.1%}, down {down:.1%}")
-    assert across >= 0.85 and down >= 0.95
+    assert across >= 0.88 and down >= 0.95
     genuine = {path.stem: notebook.read(path) for path in GENUINE}
     print(genuine)
     wrong = {name for name, (word, _) in genuine.items() if not name.endswith(f"-{word}")}
