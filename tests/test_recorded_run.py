@@ -50,7 +50,7 @@ def test_reads_other_images(notebook, tmp_path):
             inside.append((left <= x <= right, top <= y <= bottom))
     across, down = np.mean(inside, axis=0)
     print(f"attention lies on {len(inside)} letters: across {across:.1%}, down {down:.1%}")
-    assert across >= 0.88 and down >= 0.95
+    assert across >= 0.9 and down >= 0.95
     genuine = {path.stem: notebook.read(path) for path in GENUINE}
     print(genuine)
     wrong = {name for name, (word, _) in genuine.items() if not name.endswith(f"-{word}")}
