@@ -1,42 +1,41 @@
-"""What a student's folders, files and settings can be like, up to the labels, in tiny images."""
+"""What a student's folders and files can be like, and what `prepare` makes of them."""
 
+import errno
 import io
+import os
 import shutil
+import subprocess
+import sys
 import zipfile
-from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import prepare as script
 import pytest
-from conftest import LABELS, ROOT, run_beginning
+from conftest import LABELS, ROOT
 from PIL import Image
+from prepare import prepare
 
-WORDS = ["thus", "www", "tied", "ids", "jam", "null", "nan", "big", "lot", "above"]
-TEXT = "".join(f"a{i} {WORDS[i % 10]}\n" for i in range(120_000)).encode()
-run = partial(run_beginning, QUICK="", TRAIN=8, VALIDATION=4, TEST=2)
 W, S = "data/words_captcha", "data/stand_in"  # where images are expected
-INDICES = [*range(8), *range(100_000, 100_004), *range(120_000, 120_002)]
+THEIRS = b"a0 thus\r\na1 www\r\na2 tied\r\na3 ids\r\n"
+OURS = b"".join(b"a%d sue\r\n" % index for index in range(2000))
 
 
-def png(mode="RGB", kind="PNG", **options):
+def png(mode="RGB", kind="PNG", channels=3, **options):
     """The bytes of a small image file of noise."""
-    pixels = np.random.default_rng(0).integers(256, size=(32, 60, 4), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(256, size=(32, 60, channels), dtype=np.uint8)
     file = io.BytesIO()
     Image.fromarray(pixels).convert(mode).save(file, kind, **options)
     return file.getvalue()
 
 
-PNG = png()
-IMAGES = {f"a{index}.png": PNG for index in INDICES}
-FILES = IMAGES | {LABELS: TEXT[:1000]}
-SCRIPT = f"""
-import pathlib, sys
-folder = pathlib.Path("data/stand_in")
-folder.mkdir(exist_ok=True)
-for index in {INDICES}:
-    (folder / f"a{{index}}.png").write_bytes({PNG!r})
-print("drawing: 50%", "drawing: 100%", sep="\\r", file=sys.stderr)
-""".encode()  # draws in place of the real one
+PNG, OTHER = png(), png("L")
+NAMES = [f"a{i}.png" for i in (*range(8), *range(100_000, 100_004), *range(120_000, 120_002))]
+IMAGES = dict.fromkeys(NAMES, PNG) | {"a1.png": png("RGBA"), "a2.png": png("LA")}  # opaque
+FILES = IMAGES | {LABELS: THEIRS}
+ONE, REST = {"a0.png": PNG}, {name: FILES[name] for name in [*NAMES[1:], LABELS]}
+OLD = {name: OTHER for name in NAMES[:5]}
 
 
 def at(folder, files=FILES):
@@ -44,7 +43,7 @@ def at(folder, files=FILES):
     return {f"{folder}/{name}": content for name, content in files.items()}
 
 
-def packed(tree):
+def zipped(tree):
     """The bytes of an archive of a tree."""
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
@@ -55,159 +54,189 @@ def packed(tree):
 
 def lay(tree):
     """Makes the files and links of a tree, by path; data/stand_in.py is there unless told."""
-    for path, content in ({"data/stand_in.py": SCRIPT} | tree).items():
+    for path, content in ({"data/stand_in.py": b""} | tree).items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Path):
             Path(path).symlink_to(content.absolute(), target_is_directory=True)
-        elif content is not None:
+        else:
             Path(path).write_bytes(content)
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """Each test runs in its own folder."""
-    (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    return tmp_path / "here"
+    """Each test runs in its own folder, and draws the stand-in in no time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(script, "HERE", Path("data").absolute())
+    stand_in = SimpleNamespace(word_of=lambda index: "sue")
+    stand_in.make = lambda folder, counts: lay(at(folder, IMAGES | {LABELS: OURS}))
+    monkeypatch.setitem(sys.modules, "stand_in", stand_in)
 
 
-ZIP = packed(at("words_captcha"))
-WRONG = ZIP.replace(PNG, PNG[:500] + b"12345" + PNG[505:], 1)
-LOCKED = ZIP.replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
-ONE = {"a0.png": PNG}
-REST = {name: FILES[name] for name in FILES if name not in ONE}
-PARTS = {"data/1.zip": packed(at("words_captcha", ONE)), "data/2.zip": packed(at("x", REST))}
-ZEROS = PNG[:1000] + bytes(50) + PNG[1050:]
-BROKEN = ValueError, r"^data/x\.zip: .+\. Copy it again, or unpack it yourself\.$"
-BAD = r"^{} missing or damaged\. Delete them and copy again: {}$"
-ONE_BAD = ValueError, BAD.format(1, f"{W}/a0.png")
-TEN_OF_13 = ValueError, BAD.format(13, rf"{W}/a1\.png, ([^,]*, ){{8}}{W}/a100002\.png")
-REFUSED = FileNotFoundError, r"^No a0\.png in /.*/here/data: put words_captcha\.zip there or set "
-REFUSED_DISK = FileNotFoundError, REFUSED[1].replace("data", "disk")
-FULL = RuntimeError, r"^data/stand_in\.py stopped: Disk full\.$"
-SILENT = RuntimeError, r"^data/stand_in\.py stopped: it does not say why$"
+ZIP = zipped(at("words_captcha"))
+BACKUP = zipped(at("project/data/stand_in") | {f"project/{LABELS}": OURS})
 
-CASES = {  # what is there, and what comes of it: the folder used, or an error; then settings
+FOUND = {  # what is there, and the folder that is used; FOLDER
     "any name": (at("data/Übung 12 – 文字/words_captcha"), "data/Übung 12 – 文字/words_captcha"),
     "beside the notebook": (at("words_captcha (1)/x"), "words_captcha (1)/x"),
     "a link to a folder": (at("disk") | {W: Path("disk")}, W),
-    "another FOLDER": (at("disk/a"), "disk/a", {"FOLDER": Path("disk")}),
+    "a link in circles": (at("data/x") | {"data/x/up": Path("data")}, "data/x"),
+    "another FOLDER": (at("disk/a"), "disk/a", Path("disk")),
     "and the stand-in": (at(S) | at("data/x"), "data/x"),
+    "and old tries": (at("data/a", OLD) | at("data/b") | at("data/c", OLD), "data/b"),
     "zip": ({"data/words_captcha (1).ZIP": ZIP}, W),
-    "zip beside the notebook": ({"Lab 12.zip": ZIP}, W),
-    "zip in FOLDER": ({"disk/x.zip": ZIP}, "disk/words_captcha", {"FOLDER": "disk"}),
-    "zip without a folder": ({"data/x.zip": packed(FILES)}, "data"),
-    "zip in two parts": (PARTS, W),
+    "zip beside the notebook": ({"Lab 12.zip": ZIP, "a0.png": OTHER}, W),
+    "zip in FOLDER": ({"disk/x/x.zip": ZIP}, "disk/words_captcha", "disk"),
+    "zip without a folder": ({"data/x.zip": zipped(FILES)}, W),
+    "zip with backslashes": ({"data/x.zip": ZIP.replace(b"captcha/", b"captcha\\")}, W),
+    "zip in two parts": ({"data/1.zip": zipped(ONE), "data/2.zip": zipped(at("x", REST))}, W),
     "zip of a Mac on a stick": ({"data/x.zip": ZIP, "data/._x.zip": b"\0\5\x16\7"}, W),
-    "zip half unpacked": ({"data/x.zip": ZIP} | at(W, ONE), W),
-    "all and a broken zip": ({"data/x.zip": b""} | at(W), W),
-    "all but the labels, a broken zip": ({"data/x.zip": b""} | at(W, IMAGES), BROKEN),
+    "zip half unpacked": ({"data/x.zip": ZIP} | at("data/x", ONE), "data/x"),
+    "zip of three tries": ({"data/x.zip": zipped(at("a", OLD) | at("b") | at("c", OLD))}, W),
+    "zip after that of an old try": ({"data/a.zip": zipped(OLD), "data/b.zip": ZIP}, W),
+    "zip after one that is broken": ({"data/a.zip": b"", "data/b.zip": ZIP}, W),
+    "zip after a backup": ({"data/a.zip": BACKUP, "data/b.zip": ZIP}, W),
+    "all and a broken zip": ({"data/x.zip": ZIP[:-9]} | at(W), W),
+    "another zip": ({"data/x.zip": zipped({"x.txt": b""}), "data/._x.zip": b"\0\5\x16\7"}, S),
+    "a link that leads nowhere": ({"data/x.zip": Path("gone.zip")}, S),
+    "a backup": ({"data/x.zip": BACKUP}, S),
+    "a backup, unpacked": (at("data/x/data/stand_in"), S),
+    "nothing": ({}, S),
+    "the stand-in, by a link": (at(S) | {"data/x": Path(S)}, S),
+    "the stand-in, by another way": (at(S), "data/../data/stand_in", "data/../data/"),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_found(name, capsys):
+    tree, folder, setting = (*FOUND[name], "data")[:3]
+    lay(tree)
+    origin, labels = ("stand-in", OURS) if folder.endswith(S) else ("course", THEIRS)
+    assert prepare(setting, 8, 4, 2) == (Path(folder), Path(folder, LABELS), origin)
+    assert {path.name: path.read_bytes() for path in Path(folder).glob("a*.png")} == IMAGES
+    assert Path(folder, LABELS).read_bytes() == labels
+    shown = f"All 14 images in {folder} are whole. They are the {origin}'s.\n"
+    assert capsys.readouterr().out.endswith(shown)
+
+
+def refused(reason="", folder="data"):
+    return rf"^No a0.png .* in /.*/{folder} or in zip archives there\.{reason} Put words_captcha"
+
+
+def bad(reasons, count=1, folder=W):
+    return rf"^Bad images in {folder}: {count} of 14, {reasons}\. Delete them; then copy"
+
+
+ZEROS = PNG[:1000] + bytes(50) + PNG[1050:]
+DAMAGED, MISSING = bad(r"a0\.png \(damaged\)"), r"a0\.png \(missing\)"
+TRANSPARENT = bad(r"a0\.png \(transparent\)")
+TEN_OF_13 = bad(r"a1\.png \(missing\), ([^,]*, ){8}a100002\.png \(missing\)", 13)
+WRONG = ZIP.replace(PNG, PNG[:500] + b"12345" + PNG[505:], 1)
+LOCKED = ZIP.replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
+BROKEN = r"^data/x\.(zip|tar): .+\. Copy it again, or unpack it yourself\.$"
+NO_ZIP = refused(r" (data/)?x\.[^:]+: File is not a zip file\. Copy it again, or .+\.")
+NO_LABELS = rf"^There is no {LABELS} of the course: copy it to {W}\.$"
+
+REFUSED = {  # what is there, and the message; FOLDER
+    "two folders with all": (at(W) | at("data/x"), f"^All images are in {W} and in data/x. Keep "),
+    "two halves": (at("data/1", ONE) | at("data/2", REST), bad(MISSING, folder="data/2")),
+    "zip that ends too early": ({"data/x.zip": ZIP[:-9]}, BROKEN),
     "zip with a wrong checksum": ({"data/x.zip": WRONG}, BROKEN),
     "zip with a password": ({"data/x.zip": LOCKED}, BROKEN),
-    "zip in a zip": ({"data/words_captcha.zip": packed({"x.zip": ZIP})}, REFUSED),
-    "another zip": ({"data/x.zip": packed({"x.txt": b""})}, S),
+    "zip in a zip": ({"data/x.zip": zipped({"x.zip": ZIP})}, BROKEN),
+    "7z in a zip": ({"data/x.zip": zipped({"x.7z": b"7z"})}, refused(" data/x.zip: It holds x.+")),
+    "zip that is another's, broken": ({"data/x.zip": b"PK"}, NO_ZIP),
+    "a backup, broken": ({"data/x.zip": BACKUP[:-9]}, NO_ZIP),
+    "7z beside the notebook": ({"x.7z": b"7z"}, NO_ZIP),
+    "tar": ({"data/x.tar": b"words_captcha/a0.png\0"}, BROKEN),
     "one image, no zip": (at(W, ONE), TEN_OF_13),
-    "an empty folder": ({f"{W}/.DS_Store": b""}, REFUSED),
-    "an empty folder beside": ({"words_captcha/.DS_Store": b""}, REFUSED),
-    "FOLDER misspelled": (at("data/x"), REFUSED_DISK, {"FOLDER": "disk"}),
-    "an image missing": (at(W, REST), ONE_BAD),
-    "an image without its last byte": (at(W, FILES | {"a0.png": PNG[:-1]}), ONE_BAD),
-    "an image with zeros inside": (at(W, FILES | {"a0.png": ZEROS}), ONE_BAD),
-    "a JPEG": (at(W, FILES | {"a0.png": png(kind="JPEG")}), ONE_BAD),
-    "no script": ({"data/stand_in.py": None}, REFUSED),
-    "nothing": ({}, S),
-    "the stand-in, by another way": (at(S), S, {"FOLDER": "../here/data/"}),
-    "the script fails": ({"data/stand_in.py": b"exit('Disk full.')"}, FULL),
-    "the script fails in silence": ({"data/stand_in.py": b"exit(1)"}, SILENT),
+    "an empty folder": ({f"{W}/.DS_Store": b""}, refused(f" {W}: it holds none.")),
+    "an empty folder beside": ({"words_captcha/x": b""}, refused(" words_captcha: it holds none.")),
+    "FOLDER misspelled": (at("data/x"), "^There is no folder disk. Set FOLDER to ", "disk"),
+    "FOLDER without images": ({"disk/x": b""}, refused(folder="disk"), "disk"),
+    "FOLDER empty": ({}, refused(folder="[^.]+"), ""),
+    "no script": ({"data/stand_in.py": Path("gone")}, refused()),
+    "an image missing": (at(W, REST), bad(MISSING)),
+    "names in upper case": (at(W, REST | {"A0.PNG": PNG}), bad(MISSING)),
+    "an image without its last byte": (at(W, FILES | {"a0.png": PNG[:-1]}), DAMAGED),
+    "an image with zeros inside": (at(W, FILES | {"a0.png": ZEROS}), DAMAGED),
+    "a JPEG": (at(W, FILES | {"a0.png": png(kind="JPEG")}), DAMAGED),
+    "a transparent pixel": (at(W, FILES | {"a0.png": png("RGBA", channels=4)}), TRANSPARENT),
+    "a transparent grey": (at(W, FILES | {"a0.png": png("L", transparency=128)}), TRANSPARENT),
+    "no labels, a broken zip": (at(W, IMAGES) | {"data/x.zip": b""}, NO_LABELS),
+    "our labels beside the notebook": (at(W, IMAGES) | {LABELS: OURS}, NO_LABELS),
+    "our labels beside the images": (at(W, IMAGES | {LABELS: OURS}), NO_LABELS),
+    "our labels in a backup": (at(W, IMAGES) | {"data/x.zip": BACKUP}, NO_LABELS),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_folders(name, capsys):
-    tree, outcome, settings = (*CASES[name], {})[:3]
+@pytest.mark.parametrize("name", REFUSED)
+def test_refused(name, capsys):
+    tree, message, setting = (*REFUSED[name], "data")[:3]
     lay(tree)
-    if isinstance(outcome, tuple):
-        with pytest.raises(outcome[0], match=outcome[1]):
-            run("check_all", **settings)
-        assert not Path(S).exists()
-        return
-    notebook = run("check_all", **settings)
-    origin = "stand-in" if outcome == S else "course"
-    assert (origin, Path(outcome)) == (notebook.ORIGIN, notebook.IMAGES)
-    assert [Path(path).read_bytes() for path in notebook.paths] == [PNG] * len(INDICES)
-    shown = capsys.readouterr().out
-    assert shown.endswith(f"\nAll 14 images in {outcome} are whole. They are the {origin}'s.\n")
-    assert ("no images of the course. Stand-in: drawing: 100%" in shown) == (origin == "stand-in")
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        prepare(setting, 8, 4, 2)
+    assert not Path(S, "a0.png").exists()
+    assert ("zip is passed over: File is " in capsys.readouterr().out) == ("broken" in name)
 
 
-def test_draws_with_the_real_script():
-    shutil.copytree(ROOT / "data", "data", ignore=shutil.ignore_patterns("stand_in", "*.h5"))
-    notebook = run("labels", TRAIN=1, VALIDATION=1, TEST=1)
-    assert (notebook.ORIGIN, notebook.CHANNELS, len(notebook.words)) == ("stand-in", 3, 120_000)
+LABELS_AT = [  # where labels lie, and which are taken
+    ({f"data/{LABELS}": THEIRS, f"data/x/{LABELS}": OURS}, f"data/{LABELS}"),
+    ({f"{W}/{LABELS}": OURS, LABELS: THEIRS}, LABELS),
+    ({f"data/{LABELS}": THEIRS, f"{W}/{LABELS}": b""}, f"{W}/{LABELS}"),  # empty, but nearest
+    ({"data/x.zip": ZIP, LABELS: OURS}, f"{W}/{LABELS}"),
+]
 
 
-def test_an_image_can_be_transparent():
-    for mode, options, channels in [("L", {}, 3), ("RGBA", {}, 4), ("L", {"transparency": 0}, 4)]:
-        lay(at(W, IMAGES | {"a100001.png": png(mode, **options)}))
-        assert channels == run("check_all").CHANNELS
-
-
-OURS = (ROOT / LABELS).read_bytes().replace(b"\n", b"\r\n")
-WINDOWS = b"\xef\xbb\xbf" + TEXT.replace(b"\n", b"\r\n")[:-2]
-NO_LABELS = FileNotFoundError, rf"^Copy the course's {LABELS} to /.*/here/{W}: it is missing\.$"
-LABELS_CASES = {  # where labels lie, and the error, if there is one
-    "from Windows, without the last line end": ({LABELS: WINDOWS}, None),
-    "for more images, and ours": ({LABELS: OURS, f"{W}/{LABELS}": TEXT + b"a120000 zoo\n"}, None),
-    "nowhere": ({}, NO_LABELS),
-    "empty": ({f"{W}/{LABELS}": b""}, NO_LABELS),
-    "ours for the course's images": ({LABELS: OURS}, NO_LABELS),
-}
-for name, old, new, found in [  # a part of the labels, what stands in its place, and the message
-    ("a gap", "a4 jam\n", "", "5: .*'a4 <word>'.*'a5 null'"),
-    ("upper case", "www", "WWW", "2: .*letters a-z.*'a1 WWW'"),
-    ("no UTF-8", "www", "\udcfcber", "2: .*'a1 �ber'"),
-    ("a blank at the end", "tied", "tied ", "3: .*'a2 tied '"),
-    ("no word", "a2 tied", "a2", "3: .*'a2'"),
-    ("a very long word", "tied", "a" * 13, "3: "),
-    ("no last line", "a119999 above\n", "", "120000: .*the end of the file"),
-]:
-    text = TEXT.replace(old.encode(), new.encode("utf-8", "surrogateescape"), 1)
-    error = ValueError, rf"^{W}/{LABELS}, line {found}.*\. Copy the file again\.$"
-    LABELS_CASES[name] = {f"{W}/{LABELS}": text}, error
-
-
-@pytest.mark.parametrize("name", LABELS_CASES)
-def test_labels(name):
-    """The message names the first wrong line; null and nan are words."""
-    tree, error = LABELS_CASES[name]
+@pytest.mark.parametrize(("tree", "labels"), LABELS_AT)
+def test_labels(tree, labels):
     lay(at(W, IMAGES) | tree)
-    if error:
-        with pytest.raises(error[0], match=error[1]):
-            run("labels")
-    else:
-        words = run("labels").words.tolist()
-        assert len(words) == 120_000 and words[:10] == WORDS and words[-1] == "above"
+    assert prepare("data", 8, 4, 2) == (Path(W), Path(labels), "course")
 
 
-@pytest.mark.parametrize("value", ["1", " Yes ", True, "0", "", False])
-def test_quick(value):
-    quick = value in ("1", " Yes ", True)
-    notebook = run("derived", QUICK=value, TRAIN=3_000, VALIDATION=50, ROUNDS=9)
-    assert notebook.QUICK is quick
-    assert (len(notebook.TRAINED), len(notebook.VALIDATED)) == (2_000 if quick else 3_000, 50)
-    assert (2 + 1 if quick else 9 + 3) == notebook.ROUNDS + notebook.HALF_SIZE_ROUNDS
+def test_unpacking_goes_on(monkeypatch):
+    """When the disk is full, no file is half there. What is there is not unpacked again."""
+
+    def write(path, content):
+        full = len([*path.parent.glob("a*.png")]) == 5
+        path.open("wb").write(content[:50] if full else content)
+        if full:
+            raise OSError(errno.ENOSPC, "No space left")
+
+    lay({"data/x.zip": ZIP})
+    with monkeypatch.context() as patch, pytest.raises(ValueError, match="^data/x.zip.* Make room"):
+        patch.setattr(Path, "write_bytes", write)
+        prepare("data", 8, 4, 2)
+    assert {path.name for path in Path(W).glob("a*.png")} == {*NAMES[:5]}
+    lay({f"{W}/a0.png": OTHER})
+    assert prepare("data", 8, 4, 2)[0] == Path(W)
+    assert Path(W, "a0.png").read_bytes() == OTHER and not [*Path(W).glob(".*.part")]
 
 
-def test_student_ids():
-    for name in (112062, "0123"):
-        assert name == run("derived", STUDENT_ID=name).STUDENT_ID
-    for name in ("", "a b", "../a", "a\n"):
-        with pytest.raises(ValueError, match="^STUDENT_ID: expected letters and digits alone"):
-            run("derived", STUDENT_ID=name)
+def test_an_archive_over_4_gib_without_zip64():
+    """Its directory counts bytes modulo 2 ** 32. The file is sparse and takes no room."""
+    lay({})
+    start = ZIP.index(b"PK\1\2")
+    with open("data/x.zip", "wb") as file:
+        file.write(ZIP[:start])
+        file.seek(2**32, os.SEEK_CUR)
+        file.write(ZIP[start:])
+    with pytest.raises(ValueError, match=r'Bad magic number.*: bsdtar -xf - < "data/x\.zip"\.$'):
+        prepare("data", 8, 4, 2)
 
 
-def test_old_keras(here, monkeypatch):
-    lay({"keras-3.9.2.dist-info/METADATA": b"Name: keras\nVersion: 3.9.2\n"})
-    monkeypatch.syspath_prepend(here)
-    with pytest.raises(ImportError, match=r'3\.9\.2 .*pip install -U "keras>=3\.13"$'):
-        run("derived")
+def test_errors_that_are_not_the_files(monkeypatch):
+    lay(at(W))
+    monkeypatch.setattr(Image, "open", None)
+    with pytest.raises(TypeError, match="not callable"):
+        prepare("data", 8, 4, 2)
+    monkeypatch.delattr(Image.Image, "has_transparency_data")
+    with pytest.raises(ImportError, match=r"^Pillow .* is older than 10\.1\. Run: "):
+        prepare("data", 8, 4, 2)
+
+
+def test_the_real_script_draws_where_text_is_big5():
+    shutil.copytree(ROOT / "data", "real", ignore=shutil.ignore_patterns("stand_in", "*.h5"))
+    code = "from prepare import prepare; print(*prepare('real', 1, 1, 1))"
+    settings = os.environ | {"PYTHONPATH": "real", "PYTHONIOENCODING": "big5"}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, env=settings)
+    assert run.stdout.endswith(b"\nreal/stand_in real/stand_in/spec_train_val.txt stand-in\n"), run

@@ -1,0 +1,225 @@
+"""Finds, unpacks and checks the course's images, or draws the stand-in; checks the settings."""
+
+import errno
+import os
+import re
+import sys
+import zlib
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from zipfile import BadZipFile, ZipFile
+
+from PIL import Image, __version__
+from tqdm import tqdm
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))  # for stand_in, also in the processes that draw
+LABELS = "spec_train_val.txt"
+ARCHIVES = ".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst"
+PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
+ZIP_ERRORS = OSError, BadZipFile, RuntimeError, ValueError, EOFError, zlib.error  # of bad files
+
+
+def prepare(folder="data", train=100_000, validation=20_000, test=20_000):
+    """The folder of the images, the path of their labels, and "course" or "stand-in".
+
+    The stand-in is drawn only if there is nothing else, and if `folder` is this script's.
+    """
+    if not hasattr(Image.Image, "has_transparency_data"):
+        raise ImportError(f"Pillow {__version__} is older than 10.1. Run: pip install -U pillow")
+    folder, counts = Path(folder), (train, validation, test)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"There is no folder {folder}. Set FOLDER to another.")
+    parts = zip((0, 100_000, 120_000), counts, strict=True)
+    names = [f"a{start + number}.png" for start, count in parts for number in range(count)]
+    files = find_files(folder)
+    images = find_images(files, names)
+    labels = find_labels(files, images)
+    wanted = {*names} - files.get(images, set())
+    if labels is None:
+        wanted.add(LABELS)
+    remarks = unpack_all(files, wanted, images or folder / "words_captcha") if wanted else {}
+    files = find_files(folder)
+    images = find_images(files, names)
+    labels = find_labels(files, images)
+    origin = "course" if images else "stand-in"
+    if origin == "stand-in":
+        images, labels = draw_stand_in(folder, counts, remarks)
+    check(images, names)
+    if labels is None:
+        raise FileNotFoundError(f"There is no {LABELS} of the course: copy it to {images}.")
+    print(f"All {len(names):,} images in {images} are whole. They are the {origin}'s.")
+    return images, labels, origin
+
+
+def check_settings(settings):
+    """Raises a ValueError that names the first of the notebook's settings that cannot work."""
+    heights, rounds = [*settings["ROUNDS"]], [*settings["ROUNDS"].values()]
+    letters = settings["LETTERS"]
+    expected = {
+        "TRAIN": ("a number from 3 to 100,000", settings["TRAIN"] in range(3, 100_001)),
+        "VALIDATION": ("a number from 1 to 20,000", settings["VALIDATION"] in range(1, 20_001)),
+        "TEST": ("a number from 1 to 20,000", settings["TEST"] in range(1, 20_001)),
+        "LETTERS": ("each once, no < or >", len({*letters} - {*"<> "}) == len(letters) > 0),
+        "ROUNDS": (
+            "heights from 16 to 320, and for each a number of rounds from 1 to 99",
+            heights and {*heights} <= {*range(16, 321)} and {*rounds} <= {*range(1, 100)},
+        ),
+        "SMALL_STEPS": ("a number from 2 to 10,000", settings["SMALL_STEPS"] in range(2, 10_001)),
+        "BATCH_SIZE": ("a number from 1 to 1,000", settings["BATCH_SIZE"] in range(1, 1_001)),
+        "LEARNING_RATE": ("a number between 0 and 1", 0 < settings["LEARNING_RATE"] < 1),
+        "PRECISION": (f"one of {PRECISIONS}", settings["PRECISION"] in PRECISIONS),
+        "SEED": ("a number from 0 to 2,000,000,000", settings["SEED"] in range(2_000_000_001)),
+    }
+    for name, (values, is_fine) in expected.items():
+        if not is_fine:
+            raise ValueError(f"{name}: expected {values}, found {settings[name]!r}.")
+
+
+def find_files(folder):
+    """The names of the files in each folder. Folders called stand_in are left out."""
+    files, seen = {}, {os.path.realpath(HERE / "stand_in")}
+    for top in [folder, *sorted(Path().glob("words_captcha*"))]:
+        for path, folders, names in os.walk(top, followlinks=True):
+            real = os.path.realpath(path)
+            if real in seen or os.path.basename(path) == "stand_in":
+                folders.clear()  # do not enter them: a link can lead in circles
+            else:
+                folders.sort()
+                seen.add(real)
+                files[Path(path)] = {*names}
+    return {Path(): {path.name for path in Path().iterdir() if path.suffix != ".png"}} | files
+
+
+def find_images(files, names):
+    """The folder with most of the images, or None. Two folders with all of them are an error."""
+    counts = {folder: len(there.intersection(names)) for folder, there in files.items()}
+    whole = [str(folder) for folder, count in counts.items() if count == len(names)]
+    if len(whole) > 1:
+        raise ValueError(f"All images are in {' and in '.join(whole)}. Keep them in one folder.")
+    return max(counts, key=counts.get) if any(counts.values()) else None
+
+
+def find_labels(files, images):
+    """The first labels file that is not the stand-in's, or None: those near the images first."""
+    near = [images, images.parent] if images else []
+    paths = [place / LABELS for place in [*near, *files] if LABELS in files.get(place, ())]
+    return next((path for path in paths if not are_stand_ins(path.read_bytes())), None)
+
+
+def are_stand_ins(labels):
+    """Whether most of the first 1,000 lines of labels give the stand-in's words."""
+    from stand_in import word_of
+
+    lines = {*labels.splitlines()[:1000]}
+    drawn = {f"a{index} {word_of(index)}".encode() for index in range(1000)}
+    return len(lines & drawn) > len(lines) / 2
+
+
+def unpack_all(files, wanted, target):
+    """Unpacks the wanted files into one folder; returns remarks on archives of no use, by path."""
+    paths = {Path(folder, name) for folder in files for name in files[folder] if name[0] != "."}
+    archives = [path for path in paths if path.name.lower().endswith(ARCHIVES)]
+    remarks, parts = {}, []
+    for path in sorted(filter(Path.is_file, archives)):
+        try:
+            parts += [(path, members) for members in list_members(path, wanted)]
+        except ZIP_ERRORS as error:
+            remarks[path] = advice(path, error)
+            with open(path, "rb") as file:
+                if re.search(rb"(?<!stand_in[/\\])\ba\d+\.png", file.read(2**22)):
+                    raise ValueError(f"{path}: {remarks[path]}.") from error
+            print(f"{path} is passed over: {remarks[path]}.")
+    for path, members in sorted(parts, key=lambda part: -len(part[1])):
+        try:
+            unpack(path, members, wanted, target)
+        except ZIP_ERRORS as error:
+            raise ValueError(f"{path}: {advice(path, error)}.") from error
+    return remarks
+
+
+def list_members(archive, wanted):
+    """The wanted members of an archive by name, in one dictionary for each folder."""
+    parts, inner = {}, []
+    with ZipFile(archive) as file:
+        for member in file.namelist():
+            *folders, name = member.replace("\\", "/").split("/")
+            if name in wanted and "stand_in" not in folders:
+                parts.setdefault("/".join(folders), {})[name] = member
+            elif name.lower().endswith(ARCHIVES):
+                inner.append(name)
+    if inner and not parts:
+        raise BadZipFile(f"It holds {inner[0]}")
+    return list(parts.values())
+
+
+def advice(archive, error):
+    """What an error says of an archive, and what to do."""
+    reason = str(error) or "it ends too early"
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"{reason}. Make room, or unpack it yourself on another disk and set FOLDER"
+    if archive.stat().st_size > 2**32:
+        return f'{reason}. Unpack it yourself, with: bsdtar -xf - < "{archive}"'
+    return f"{reason}. Copy it again, or unpack it yourself"
+
+
+def unpack(archive, members, wanted, target):
+    """Unpacks members that are still wanted, under another name first: so none is half there."""
+    with ZipFile(archive) as file:
+        names = [name for name in members if name in wanted]
+        for name in tqdm(names, f"unpacking {archive.name}", file=sys.stdout):
+            content = file.read(members[name])
+            if name == LABELS and are_stand_ins(content):
+                continue
+            target.mkdir(exist_ok=True)
+            half = target / f".{name}.part"
+            half.write_bytes(content)
+            os.replace(half, target / name)
+            wanted.remove(name)
+
+
+def draw_stand_in(folder, counts, remarks):
+    """Draws the stand-in, unless something may hold the course's images; see `prepare`."""
+    left = [*folder.glob("words_captcha*"), *Path().glob("words_captcha*")]
+    remarks = {path: "it holds none" for path in left} | remarks
+    if remarks or not folder.samefile(HERE) or not (HERE / "stand_in.py").exists():
+        places = "".join(f" {path}: {remark}." for path, remark in remarks.items())
+        raise FileNotFoundError(
+            f"No a0.png and so on in {folder.resolve()} or in zip archives there.{places} Put "
+            f"words_captcha.zip there. The stand-in is drawn only if FOLDER is {HERE}."
+        )
+    from stand_in import make
+
+    print("There are no images of the course, so the stand-in is drawn.")
+    make(folder / "stand_in", counts)
+    return folder / "stand_in", folder / "stand_in" / LABELS
+
+
+def check(folder, names):
+    """Raises an error that names images that are missing, damaged or transparent."""
+    there = {*os.listdir(folder)}
+    bad = [f"{name} (missing)" for name in names if name not in there]
+    if not bad:
+        with ThreadPool(8) as pool:
+            faults = pool.imap(fault_of, [folder / name for name in names], chunksize=100)
+            bar = tqdm(zip(names, faults, strict=True), "checking", len(names), file=sys.stdout)
+            bad = [f"{name} ({fault})" for name, fault in bar if fault]
+    if bad:
+        raise ValueError(
+            f"Bad images in {folder}: {len(bad):,} of {len(names):,}, {', '.join(bad[:10])}. "
+            "Delete them; then copy them there, or run this again to unpack or draw them."
+        )
+
+
+def fault_of(path):
+    """What is wrong with an image, or None."""
+    try:
+        with open(path, "rb") as file, Image.open(file, formats=["PNG"]) as image:
+            can_be_transparent = image.has_transparency_data
+            image.verify()  # it stops before the last four bytes
+            if len(file.read(4)) < 4:
+                return "damaged"
+        if can_be_transparent and Image.open(path).convert("RGBA").getextrema()[3][0] < 255:
+            return "transparent"
+    except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError):
+        return "damaged"
