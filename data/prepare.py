@@ -54,22 +54,25 @@ def prepare(folder="data", train=100_000, validation=20_000, test=20_000):
 
 def check_settings(settings):
     """Raises a ValueError that names the first of the notebook's settings that cannot work."""
-    heights, rounds = [*settings["ROUNDS"]], [*settings["ROUNDS"].values()]
-    letters = settings["LETTERS"]
+
+    def is_number(value, least, most):
+        return type(value) is int and least <= value <= most
+
+    rounds, letters, rate = (settings[name] for name in ("ROUNDS", "LETTERS", "LEARNING_RATE"))
+    pairs = [*rounds.items()] if isinstance(rounds, dict) else []
+    fitting = [is_number(height, 16, 320) and is_number(n, 1, 99) for height, n in pairs]
+    known = {*letters} - {*"<> "} if isinstance(letters, str) else {}
     expected = {
-        "TRAIN": ("a number from 3 to 100,000", settings["TRAIN"] in range(3, 100_001)),
-        "VALIDATION": ("a number from 1 to 20,000", settings["VALIDATION"] in range(1, 20_001)),
-        "TEST": ("a number from 1 to 20,000", settings["TEST"] in range(1, 20_001)),
-        "LETTERS": ("each once, no < or >", len({*letters} - {*"<> "}) == len(letters) > 0),
-        "ROUNDS": (
-            "heights from 16 to 320, and for each a number of rounds from 1 to 99",
-            heights and {*heights} <= {*range(16, 321)} and {*rounds} <= {*range(1, 100)},
-        ),
-        "SMALL_STEPS": ("a number from 2 to 10,000", settings["SMALL_STEPS"] in range(2, 10_001)),
-        "BATCH_SIZE": ("a number from 1 to 1,000", settings["BATCH_SIZE"] in range(1, 1_001)),
-        "LEARNING_RATE": ("a number between 0 and 1", 0 < settings["LEARNING_RATE"] < 1),
+        "TRAIN": ("a number from 3 to 100,000", is_number(settings["TRAIN"], 3, 100_000)),
+        "VALIDATION": ("a number from 1 to 20,000", is_number(settings["VALIDATION"], 1, 20_000)),
+        "TEST": ("a number from 1 to 20,000", is_number(settings["TEST"], 1, 20_000)),
+        "LETTERS": ("letters, each once, no < or >", known and len(known) == len(letters)),
+        "ROUNDS": ("heights from 16 to 320, with 1 to 99 rounds each", fitting and all(fitting)),
+        "SMALL_STEPS": ("a number from 2 to 10,000", is_number(settings["SMALL_STEPS"], 2, 10_000)),
+        "BATCH_SIZE": ("a number from 1 to 1,000", is_number(settings["BATCH_SIZE"], 1, 1_000)),
+        "LEARNING_RATE": ("a number between 0 and 1", isinstance(rate, float) and 0 < rate < 1),
         "PRECISION": (f"one of {PRECISIONS}", settings["PRECISION"] in PRECISIONS),
-        "SEED": ("a number from 0 to 2,000,000,000", settings["SEED"] in range(2_000_000_001)),
+        "SEED": ("a number from 0 to 2,000,000,000", is_number(settings["SEED"], 0, 2_000_000_000)),
     }
     for name, (values, is_fine) in expected.items():
         if not is_fine:
