@@ -12,7 +12,7 @@
 # Versions: Python 3.11, TensorFlow 2.21.0, NumPy 2.4.6; Linux x86-64, two cores.
 # Seen where: a training with one fit for each round stood still after the first round.
 # Output seen (seconds differ from run to run):
-#   autotuned: the longest of ten waits 2.0 s, after passes of some seconds
+#   autotuned: the longest of ten waits 2.4 s, after passes of some seconds
 #   not autotuned: the longest of ten waits 0.0 s
 # Ends with 0 if so, and with another status if the behaviour has changed.
 set -euo pipefail
