@@ -81,7 +81,8 @@ def test_runs_in_a_browser_and_goes_on_after_an_interruption(page):
             break
     choose(page, "notebook:interrupt-kernel")
     stopped = wait_for(page, errors_of)
-    assert [error["ename"] for error in errors_of(stopped)] == ["KeyboardInterrupt"]
+    (error,) = errors_of(stopped)  # TensorFlow's C code makes a SystemError of it now and then
+    assert error["ename"] in ("KeyboardInterrupt", "SystemError")
 
     choose(page, "notebook:restart-run-all")
     page.click(".jp-Dialog button:has-text('Restart')")
