@@ -63,6 +63,7 @@ def check_settings(settings):
     fitting = [is_number(height, 16, 320) and is_number(n, 1, 99) for height, n in pairs]
     known = {*letters} - {*"<> "} if isinstance(letters, str) else {}
     expected = {
+        "QUICK": ("True or False", settings["QUICK"] in (True, False)),
         "TRAIN": ("a number from 3 to 100,000", is_number(settings["TRAIN"], 3, 100_000)),
         "VALIDATION": ("a number from 1 to 20,000", is_number(settings["VALIDATION"], 1, 20_000)),
         "TEST": ("a number from 1 to 20,000", is_number(settings["TEST"], 1, 20_000)),

@@ -18,6 +18,9 @@ from PIL import Image
 os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parents[1]
 NAME, LABELS = "Lab12-2_studentID.ipynb", "spec_train_val.txt"
+ANSWERS, WEIGHTS = "Lab12-2_studentID.txt", ROOT / "data" / "recorded.npz"
+GENUINE = sorted((ROOT.parent / "shared" / "reference").glob("[as]*.png"))
+DRAWN = [24, 100, 16]  # training, validation and test images that the stand-in draws
 WORDS = ["thus", "www", "tied", "ids", "jam", "zoo", "apple", "big"]  # of the images of noise
 sys.path.insert(0, str(ROOT / "data"))  # for prepare and stand_in
 
@@ -126,15 +129,6 @@ def lay_noise(folder, words=WORDS):
     write_labels(folder / LABELS, words)
 
 
-def define_all():
-    """A module in which what stands before the training is defined, with few images of noise."""
-    folder = Path("noise").absolute()
-    lay_noise(folder)
-    module = run_beginning("loss", FOLDER=str(folder), TRAIN=8, VALIDATION=8, TEST=8, BATCH_SIZE=8)
-    run_cells(module, *tags("orthogonalize", "watch"), *tags("augment", "restore"))
-    return module
-
-
 def make_stand_in(folder, images):
     """A folder that holds the notebook, its scripts, and drawn images as the stand-in's."""
     data = folder / "data"
@@ -146,41 +140,61 @@ def make_stand_in(folder, images):
     return folder
 
 
-def make_folder(folder, images):
-    """The same, but the images count as the course's: they lie elsewhere, and all words differ."""
-    place = make_stand_in(folder, images) / "data" / "words_captcha"
-    (folder / "data" / "stand_in").rename(place)
-    words = (place / LABELS).read_text().split()[1::2]
-    (place / LABELS).unlink()  # a link to a file that others read
-    write_labels(place / LABELS, words[1:] + words[:1])
-    return folder
-
-
-def change(folder, last="results", **added):
+def change(folder, last="results", without=(), **added):
     """Adds code to cells of a folder's notebook, by tag, and leaves out those after `last`."""
     book = load_notebook()
-    for cell in cells_of(book):
+    used = {*tags("imports", last)}.difference(without)
+    book.cells = [cell for cell in cells_of(book) if cell.metadata.tags[0] in used]
+    for cell in book.cells:
         cell.outputs = []
         cell.source += added.get(cell.metadata.tags[0], "")
-    (end,) = [i for i, cell in enumerate(book.cells) if cell.metadata.get("tags") == [last]]
-    del book.cells[end + 1 :]
     nbformat.write(book, folder / NAME)
     return book
 
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory):
-    """A folder of 192 training, 100 validation and 16 test images, drawn by the script."""
+    """A folder of DRAWN images, drawn by the script."""
     images = tmp_path_factory.mktemp("drawn") / "words_captcha"
-    command = [sys.executable, ROOT / "data" / "stand_in.py", "192", "100", "16"]
+    command = [sys.executable, ROOT / "data" / "stand_in.py", *map(str, DRAWN)]
     subprocess.run([*command, "--folder", images], check=True, capture_output=True)
     return images
 
 
+@pytest.fixture(scope="session", autouse=True)
+def looking(request, tmp_path_factory):
+    """A folder in which a quick look goes on while other tests run, if it is to be tested."""
+    if not any("quick" in item.fixturenames for item in request.session.items):
+        yield
+        return
+    folder = tmp_path_factory.mktemp("quick") / "Übung 12 – 文字"
+    make_stand_in(folder, request.getfixturevalue("drawn"))
+    (folder / ANSWERS).write_text("answers of a whole run")
+    if WEIGHTS.exists():
+        shutil.copy(WEIGHTS, folder / "data")
+    few = f"\nTRAIN, VALIDATION, TEST, SMALL_STEPS, BATCH_SIZE = {[*DRAWN, 2, 8]}"
+    read = f"\nprint({{path: read(captioner, path)[0] for path in {[*map(str, GENUINE)]}}})"
+    change(folder, parameters=few, small_world="\nJUDGED = 16", read=read)
+    # Such settings of the environment would take another backend, or hide pictures.
+    variables = environment(QUICK="1", KERAS_BACKEND="jax", MPLBACKEND="Agg")
+    command = [sys.executable, "-m", "jupyter", "execute", "--output=data/quick_look", NAME]
+    with folder.with_name("log").open("w") as log:
+        process = subprocess.Popen(command, cwd=folder, env=variables, stderr=log)
+    yield folder, process
+    process.kill()
+    process.wait()
+
+
 @pytest.fixture(scope="session")
 def module(tmp_path_factory):
-    with contextlib.chdir(tmp_path_factory.mktemp("module")):
-        return define_all()
+    """The notebook's names up to the training, with few images of noise."""
+    folder = tmp_path_factory.mktemp("module") / "noise"
+    lay_noise(folder)
+    with contextlib.chdir(folder.parent):
+        few = {"TRAIN": 8, "VALIDATION": 8, "TEST": 8, "BATCH_SIZE": 8}
+        module = run_beginning("loss", FOLDER=str(folder), **few)
+        run_cells(module, *tags("orthogonalize", "watch"), *tags("augment", "save_round"))
+    return module
 
 
 @pytest.fixture

@@ -1,14 +1,12 @@
 """Where the time of a training step goes, and what Muon and the average bring in the small world.
 
-    python tests/profile_step.py [--only-times]
+    python tests/profile_step.py
 
-prints a table and writes it to data/profile.csv. It needs images in data/stand_in, and a computer
+prints a table and writes it to data/profile.txt. It needs images in data/stand_in, and a computer
 that does nothing else.
 """
 
-import csv
 import os
-import sys
 import time
 
 import conftest
@@ -62,7 +60,7 @@ def time_step(nb, data):
 def profile(nb, height):
     """What takes time: milliseconds an image, and for the first step seconds."""
     read = nb.batches(nb.TRAINED[:COUNT], height)
-    changed = nb.batches(nb.TRAINED[:COUNT], height, lambda image: nb.erase(nb.augment(image)))
+    changed = nb.batches(nb.TRAINED[:COUNT], height, nb.augment)
     decode, pipeline = best(lambda: [*read]) / COUNT, best(lambda: [*changed]) / COUNT
     data = read.take(1).cache()
     inputs, targets = next(iter(data))
@@ -94,7 +92,7 @@ def profile(nb, height):
         "whole step": step,
         "the same, Keras' normalization": unfused,
     }
-    rows = {"decoding and shrinking": decode, "augmenting and erasing": pipeline - decode}
+    rows = {"decoding and shrinking": decode, "augmenting": pipeline - decode}
     rows |= {what: time / nb.BATCH_SIZE for what, time in batch.items()}
     return rows | {"first step": first}
 
@@ -117,17 +115,15 @@ def compare(nb):
     shares = {"small world": nb.systems["soft attention"]}
     for nb.make_optimizer in (without_average, with_adamw, with_slow_adamw):
         what = f"small world, {nb.make_optimizer.__name__.replace('_', ' ')}"
-        shares[what] = nb.learn(nb.Decoder())
+        shares[what] = nb.learn(nb.Decoder)
     return shares
 
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    only_times = "--only-times" in sys.argv
     nb = conftest.ModuleType("notebook")
     run_cells(nb, "imports", "parameters")
     nb.TRAIN, nb.VALIDATION, nb.TEST, nb.QUICK = COUNT, nb.BATCH_SIZE, 1, False
-    nb.SMALL_STEPS = 2 if only_times else nb.SMALL_STEPS
     nb.tf.get_logger().setLevel("ERROR")
     run_cells(nb, *tags("derived", "loss"), *tags("orthogonalize", "learn"), "augment")
     half, full = [profile(nb, height) for height in (min(nb.ROUNDS), max(nb.ROUNDS))]
@@ -135,9 +131,8 @@ if __name__ == "__main__":
     for what, value in half.items():
         unit = "s" if what == "first step" else "ms an image"
         table.append((what, f"{value:.2f}", f"{full[what]:.2f}", unit))
-    for what, share in ({} if only_times else compare(nb)).items():
+    for what, share in compare(nb).items():
         table.append((what, f"{share:.1%}", "", f"of words, {nb.SMALL_STEPS} steps"))
-    with open("data/profile.csv", "w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows(table)
-    for what, *rest in table:
-        print(f"{what:36}", *(f"{text:>12}" for text in rest))
+    lines = [f"{what:36}{half:>10}{full:>11}  {unit}" for what, half, full, unit in table]
+    (ROOT / "data" / "profile.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(*lines, sep="\n")

@@ -18,7 +18,7 @@ from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 KEEP = """
 arrays = [ops.convert_to_numpy(variable) for variable in captioner.weights]
 np.savez_compressed("data/recorded.npz", *arrays, log=json.dumps(log))
-kept = json.dumps({"systems": systems, "results": results}, indent=1)
+kept = json.dumps({"systems": shares, "results": results}, indent=1)
 Path("data/recorded.json").write_text(kept + "\\n")
 """
 

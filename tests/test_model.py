@@ -21,6 +21,24 @@ def set_small_encoder(notebook):
     notebook.build_encoder = build_encoder
 
 
+def set_small_decoder(notebook):
+    """From now on, the decoder is one dense layer, which looks at all cells alike."""
+
+    class Decoder(notebook.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.logits = notebook.layers.Dense(notebook.VOCABULARY, name="logits")
+
+        def start(self, feature_map):
+            features = notebook.layers.Reshape((-1, feature_map.shape[-1]))(feature_map)
+            return notebook.ops.mean(features, axis=1), features, features
+
+        def call(self, token, state, features, keys):
+            return self.logits(state), state, features[:, :, 0]
+
+    notebook.Decoder = Decoder
+
+
 def make_small(notebook):
     """Eight images of noise for all purposes, and a small encoder."""
     set_small_encoder(notebook)
@@ -47,8 +65,8 @@ def test_tokens(notebook):
     tokens = notebook.tokenize(["abz", "apple"])
     assert tokens.dtype == np.int32
     assert tokens.tolist() == [[2, 4, 5, 29, 3, 0, 0], [2, 4, 19, 19, 15, 8, 3]]
-    assert notebook.detokenize(tokens) == notebook.detokenize(tokens[:, 1:]) == ["abz", "apple"]
-    assert notebook.detokenize(np.array([[3, 4, 4], [4, 3, 5], [1, 4, 5]])) == ["", "a", "?ab"]
+    assert notebook.detokenize(tokens[:, 1:]) == ["abz", "apple"]
+    assert notebook.detokenize(np.array([[3, 4, 4], [4, 3, 5], [1, 2, 5]])) == ["", "a", "?<b"]
 
 
 def test_shrink(notebook):
@@ -60,22 +78,19 @@ def test_shrink(notebook):
     assert large.shape == (16, 30, 3) and np.allclose(large, 9)
 
 
-@pytest.mark.parametrize("name", ["augment", "erase"])
-def test_what_is_lost_is_white(notebook, name):
-    """`augment` keeps a rectangle, of which it shuffles the channels; `erase` leaves out one."""
-    image, is_augment = notebook.tf.tile([[[10.0, 20.0, 30.0]]], (80, 150, 1)), name == "augment"
+def test_augmenting(notebook):
+    """It shifts an image, shuffles its channels, and fills up with white."""
+    image = notebook.tf.tile([[[10.0, 20.0, 30.0]]], (40, 75, 1))
     lost, colours = set(), set()
-    for _ in range(80):
-        changed = vars(notebook)[name](image).numpy()
-        white = (changed == 255).all(axis=-1)
-        part = ~white if is_augment else white
-        down, across = part.any(axis=1), part.any(axis=0)
-        assert (part == down[:, None] & across).all()
-        high, wide = down.sum(), across.sum()
-        lost |= {80 - high, 150 - wide} if is_augment else {high, wide}
-        colours |= {tuple(colour) for colour in np.unique(changed[~white], axis=0).tolist()}
-    assert (min(lost), max(lost)) == (0, 4 if is_augment else 20)
-    assert colours == ({*itertools.permutations([10, 20, 30])} if is_augment else {(10, 20, 30)})
+    for _ in range(40):
+        changed = notebook.augment(image).numpy()
+        kept = ~(changed == 255).all(axis=-1)
+        down, across = kept.any(axis=1), kept.any(axis=0)
+        assert (kept == down[:, None] & across).all()
+        lost |= {40 - down.sum(), 75 - across.sum()}
+        colours |= {tuple(colour) for colour in np.unique(changed[kept], axis=0).tolist()}
+    assert (min(lost), max(lost)) == (0, 2)
+    assert colours == {*itertools.permutations([10, 20, 30])}
 
 
 def test_three_rounds_show_each_image_once(small):
@@ -121,9 +136,8 @@ def test_attention_is_the_papers(notebook):
 def test_every_system_is_trained_and_reads_alike(small, name):
     """Given its own greedy outputs as tokens, teacher forcing gives the same logits."""
     run_cells(small, "vector_systems")
-    attention_units = 64 if name == "Decoder" else 0
-    captioner = make_captioner(small, vars(small)[name](64, attention_units))
-    images = small.image_batch
+    small.STEPS, images = 3, small.image_batch
+    captioner = make_captioner(small, vars(small)[name](64))
     greedy, weights = (np.array(array) for array in captioner.write(images))
     for predicted, array in zip(captioner.predict_on_batch(images), (greedy, weights), strict=True):
         np.testing.assert_allclose(predicted, array, atol=1e-5)
@@ -133,28 +147,14 @@ def test_every_system_is_trained_and_reads_alike(small, name):
     assert (np.abs(blank - greedy).max(axis=(0, 2)) > 1e-4).all(), "it sees the image"
 
 
-def test_accuracies_and_loss(notebook, capsys):
+def test_accuracy_and_loss(notebook):
     """What is predicted on padding counts for nothing."""
-    notebook.tokens = notebook.tokenize(["big", "jam", "zoo", "apple"])
-    targets, notebook.VALIDATED = notebook.tokens[:, 1:], np.arange(4)
+    targets = notebook.tokenize(["big", "jam", "zoo", "apple"])[:, 1:]
     logits = 20 * np.eye(30, dtype="float32")[targets]
     logits[1, 1] = 20 * np.eye(30)[5]  # one wrong letter
     logits[2][targets[2] == 0] = 20 * np.eye(30)[9]  # padding
     assert np.array(notebook.word_accuracy(targets, logits)).tolist() == [1, 0, 1, 1]
     assert float(notebook.loss(targets, logits)) == pytest.approx(20 / 18, rel=1e-3)
-    notebook.logits = logits
-    run_cells(notebook, "letter_accuracy")
-    assert capsys.readouterr().out == f"letters and ends read: {17 / 18:.2%}\n"
-
-
-@pytest.mark.parametrize("shape", [(30, 8), (8, 30), (9, 9)])
-def test_orthogonalize(notebook, shape):
-    """All directions are kept, and made nearly as large."""
-    matrix = np.random.default_rng(1).normal(size=shape).astype("float32") + np.eye(*shape)
-    left, _, right = np.linalg.svd(matrix, full_matrices=False)
-    inner = left.T @ notebook.orthogonalize(matrix.astype("float32")).numpy() @ right.T
-    np.testing.assert_allclose(inner, np.diag(np.diag(inner)), atol=1e-4)
-    assert (abs(np.diag(inner) - 1) < 0.5).all()
 
 
 def test_muon_is_for_kernels(small):
@@ -194,16 +194,9 @@ def test_small_world(notebook):
     assert ink[:, :50].any() and ink[:, 50:100].any() and ink[:, 100:].any() and not ink.all()
 
 
-def test_guess(notebook):
-    """What most often followed the same letters; after letters never seen, their last ones."""
-    notebook.truths = notebook.words[:8]
-    run_cells(notebook, "guess")
-    assert notebook.guess(["ab", "ab", "ac"], ["ab", "b"]) == 4 / 5  # "<" → a is wrong in "b"
-
-
 def test_kinds_of_mistakes(notebook):
     notebook.truths, notebook.wrong = notebook.words[:8], []
-    run_cells(notebook, "guess", "kinds")
+    run_cells(notebook, "kinds")
     kinds = [notebook.kind_of("horn", word) for word in ("hon", "ho", "horns", "born", "barn")]
     assert kinds[:3] == ["one letter left out", "shorter", "longer"]
     assert kinds[3:] == ["one letter changed", "several letters changed"]
@@ -280,11 +273,8 @@ PICTURES = {  # the picture, the format of its file, and how much its grey level
     "16 bits": (Image.fromarray(LEVELS.astype("uint16") * 257), "PNG", 4),
     "floats": (Image.fromarray(LEVELS / 255), "TIFF", 1),
     "CMYK": (GREY.convert("CMYK"), "JPEG", 9),
-    "GIF": (GREY, "GIF", 1),
     "a clear GIF": (CLEAR, "GIF", 9),
     "WebP": (GREY, "WEBP", 9),
-    "BMP": (GREY, "BMP", 1),
-    "TIFF": (GREY, "TIFF", 1),
 }
 
 
@@ -301,7 +291,7 @@ def test_reads_every_picture(reading, name):
     np.testing.assert_allclose(seen[0], np.tile(expected, 3), atol=most)
 
 
-@pytest.mark.parametrize("content", [b"text", b"", None, "folder", "cut"])
+@pytest.mark.parametrize("content", [b"text", None, "folder", "cut"])
 def test_says_what_is_no_picture(reading, tmp_path, content):
     path = tmp_path / "picture.png"
     if content == "folder":
