@@ -34,6 +34,19 @@ def test_all_labels_are_there_within_a_second():
     assert time.perf_counter() - begin < 1
 
 
+@pytest.mark.parametrize("name, least, most", [("_draw_segment", 0.8, 1.2), ("_draw_arc", 0, 0)])
+def test_one_percent_of_a_segment_are_points_none_of_an_arc(name, least, most, monkeypatch):
+    """A point has another colour than its four neighbours, which are alike."""
+    draw, colours, are_points = getattr(stand_in, name), [], []
+    monkeypatch.setattr(stand_in, name, lambda *given: colours.append(given[2]) or draw(*given))
+    image = np.array(stand_in.draw(0)[0])
+    sides = image[:-2, 1:-1], image[2:, 1:-1], image[1:-1, :-2], image[1:-1, 2:]
+    for colour in colours:
+        is_within = np.all([side == colour for side in sides], axis=(0, -1))
+        are_points += np.any(image[1:-1, 1:-1][is_within] != colour, axis=-1).tolist()
+    assert len(are_points) > 1000 and least <= 100 * np.mean(are_points) <= most
+
+
 def test_counts_the_letters_whose_box_holds_the_point():
     (left, top, right, bottom), *others = stand_in.draw(0)[2]
     for x, share in {right - 1: 1 / (1 + len(others)), right + 1: 0}.items():
