@@ -58,22 +58,25 @@ def check_settings(settings):
     def is_number(value, least, most):
         return type(value) is int and least <= value <= most
 
+    def number(name, least, most):
+        return f"a number from {least:,} to {most:,}", is_number(settings[name], least, most)
+
     rounds, letters, rate = (settings[name] for name in ("ROUNDS", "LETTERS", "LEARNING_RATE"))
     pairs = [*rounds.items()] if isinstance(rounds, dict) else []
     fitting = [is_number(height, 16, 320) and is_number(n, 1, 99) for height, n in pairs]
     known = {*letters} - {*"<> "} if isinstance(letters, str) else {}
     expected = {
         "QUICK": ("True or False", settings["QUICK"] in (True, False)),
-        "TRAIN": ("a number from 3 to 100,000", is_number(settings["TRAIN"], 3, 100_000)),
-        "VALIDATION": ("a number from 1 to 20,000", is_number(settings["VALIDATION"], 1, 20_000)),
-        "TEST": ("a number from 1 to 20,000", is_number(settings["TEST"], 1, 20_000)),
+        "TRAIN": number("TRAIN", 3, 100_000),
+        "VALIDATION": number("VALIDATION", 1, 20_000),
+        "TEST": number("TEST", 1, 20_000),
         "LETTERS": ("letters, each once, no < or >", known and len(known) == len(letters)),
         "ROUNDS": ("heights from 16 to 320, with 1 to 99 rounds each", fitting and all(fitting)),
-        "SMALL_STEPS": ("a number from 2 to 10,000", is_number(settings["SMALL_STEPS"], 2, 10_000)),
-        "BATCH_SIZE": ("a number from 1 to 1,000", is_number(settings["BATCH_SIZE"], 1, 1_000)),
+        "SMALL_STEPS": number("SMALL_STEPS", 2, 10_000),
+        "BATCH_SIZE": number("BATCH_SIZE", 1, 1_000),
         "LEARNING_RATE": ("a number between 0 and 1", isinstance(rate, float) and 0 < rate < 1),
         "PRECISION": (f"one of {PRECISIONS}", settings["PRECISION"] in PRECISIONS),
-        "SEED": ("a number from 0 to 2,000,000,000", is_number(settings["SEED"], 0, 2_000_000_000)),
+        "SEED": number("SEED", 0, 2_000_000_000),
     }
     for name, (values, is_fine) in expected.items():
         if not is_fine:

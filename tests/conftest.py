@@ -19,7 +19,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 ROOT = Path(__file__).resolve().parents[1]
 NAME, LABELS = "Lab12-2_studentID.ipynb", "spec_train_val.txt"
 ANSWERS, WEIGHTS = "Lab12-2_studentID.txt", ROOT / "data" / "recorded.npz"
-GENUINE = sorted((ROOT.parent / "shared" / "reference").glob("[as]*.png"))
+REFERENCE = ROOT.parent / "shared" / "reference"  # genuine images and labels, if they are there
+GENUINE = sorted(REFERENCE.glob("[as]*.png"))
 DRAWN = [24, 100, 16]  # training, validation and test images that the stand-in draws
 WORDS = ["thus", "www", "tied", "ids", "jam", "zoo", "apple", "big"]  # of the images of noise
 sys.path.insert(0, str(ROOT / "data"))  # for prepare and stand_in
@@ -149,7 +150,6 @@ def change(folder, last="results", without=(), **added):
         cell.outputs = []
         cell.source += added.get(cell.metadata.tags[0], "")
     nbformat.write(book, folder / NAME)
-    return book
 
 
 @pytest.fixture(scope="session")

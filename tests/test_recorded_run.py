@@ -7,12 +7,12 @@ import conftest
 import numpy as np
 import pytest
 import stand_in
-from conftest import ROOT
+from conftest import ROOT, WEIGHTS
 
 CONTENT = conftest.load_notebook()
 TEXT = conftest.printed(CONTENT)
 RESULTS = conftest.results_of(CONTENT) if TEXT else {"images": None}
-WEIGHTS, KEPT = ROOT / "data" / "recorded.npz", ROOT / "data" / "recorded.json"
+KEPT = ROOT / "data" / "recorded.json"
 if RESULTS["images"] != [100_000, 20_000, 20_000]:
     pytest.skip("the notebook's run is not a full one", allow_module_level=True)
 

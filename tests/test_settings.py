@@ -5,10 +5,10 @@ from pathlib import Path
 
 import prepare
 import pytest
-from conftest import LABELS, ROOT, WORDS, lay_noise, run_beginning, run_cells, tags
+from conftest import LABELS, REFERENCE, ROOT, WORDS, lay_noise, run_beginning, run_cells, tags
 from test_model import set_small_encoder
 
-GENUINE = ROOT.parent / "shared" / "reference" / LABELS
+GENUINE = REFERENCE / LABELS
 
 
 @pytest.fixture(autouse=True)

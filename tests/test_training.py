@@ -20,7 +20,8 @@ def same(ones, others):
     return all(np.array_equal(one, other) for one, other in zip(ones, others, strict=True))
 
 
-def begin(notebook):
+@pytest.fixture
+def small(notebook):
     """Sets what a training of two rounds of two batches needs, which learns the first letter alone.
 
     It stops by a signal if it is told to, and leaves what it saw in `notebook`.
@@ -59,11 +60,6 @@ def begin(notebook):
 
     notebook.SaveRound = Hooked
     return notebook
-
-
-@pytest.fixture
-def small(notebook):
-    return begin(notebook)
 
 
 def check_finished(small):
