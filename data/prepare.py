@@ -4,7 +4,7 @@ import errno
 import os
 import re
 import sys
-import zlib
+from importlib import import_module
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from zipfile import BadZipFile, ZipFile
@@ -14,10 +14,12 @@ from tqdm import tqdm
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))  # for stand_in, also in the processes that draw
+stand_in = import_module("stand_in") if (HERE / "stand_in.py").exists() else None
 LABELS = "spec_train_val.txt"
+NAMED = "[Ww]ords?[Cc]aptcha*"  # what the course's folder or archive is called
 ARCHIVES = ".zip", ".7z", ".rar", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst"
+ARCHIVES += ".zipx", ".z01", ".001", ".part", ".crdownload"  # in pieces, or not yet here
 PRECISIONS = "float32", "mixed_bfloat16", "mixed_float16"
-ZIP_ERRORS = OSError, BadZipFile, RuntimeError, ValueError, EOFError, zlib.error  # of bad files
 
 
 def prepare(folder="data", train=100_000, validation=20_000, test=20_000):
@@ -27,7 +29,7 @@ def prepare(folder="data", train=100_000, validation=20_000, test=20_000):
     """
     if not hasattr(Image.Image, "has_transparency_data"):
         raise ImportError(f"Pillow {__version__} is older than 10.1. Run: pip install -U pillow")
-    folder, counts = Path(folder), (train, validation, test)
+    folder, counts = Path(folder).expanduser(), (train, validation, test)
     if not folder.is_dir():
         raise FileNotFoundError(f"There is no folder {folder}. Set FOLDER to another.")
     parts = zip((0, 100_000, 120_000), counts, strict=True)
@@ -36,7 +38,7 @@ def prepare(folder="data", train=100_000, validation=20_000, test=20_000):
     images = find_images(files, names)
     labels = find_labels(files, images)
     wanted = {*names} - files.get(images, set())
-    if labels is None:
+    if labels is None or images is None:  # labels near the images are theirs
         wanted.add(LABELS)
     remarks = unpack_all(files, wanted, images or folder / "words_captcha") if wanted else {}
     files = find_files(folder)
@@ -44,6 +46,7 @@ def prepare(folder="data", train=100_000, validation=20_000, test=20_000):
     labels = find_labels(files, images)
     origin = "course" if images else "stand-in"
     if origin == "stand-in":
+        remarks |= {labels: "there are no images to it"} if labels else {}
         images, labels = draw_stand_in(folder, counts, remarks)
     check(images, names)
     if labels is None:
@@ -86,7 +89,7 @@ def check_settings(settings):
 def find_files(folder):
     """The names of the files in each folder. Folders called stand_in are left out."""
     files, seen = {}, {os.path.realpath(HERE / "stand_in")}
-    for top in [folder, *sorted(Path().glob("words_captcha*"))]:
+    for top in [folder, *sorted(Path().glob(NAMED))]:
         for path, folders, names in os.walk(top, followlinks=True):
             real = os.path.realpath(path)
             if real in seen or os.path.basename(path) == "stand_in":
@@ -104,43 +107,41 @@ def find_images(files, names):
     whole = [str(folder) for folder, count in counts.items() if count == len(names)]
     if len(whole) > 1:
         raise ValueError(f"All images are in {' and in '.join(whole)}. Keep them in one folder.")
-    return max(counts, key=counts.get) if any(counts.values()) else None
+    best = max(counts, key=counts.get)
+    if counts[best] and LABELS in files[best] and stand_in and stand_in.is_ours(best):
+        raise ValueError(f"{best} holds a copy of the stand-in. Name it stand_in, or delete it.")
+    return best if counts[best] else None
 
 
 def find_labels(files, images):
     """The first labels file that is not the stand-in's, or None: those near the images first."""
     near = [images, images.parent] if images else []
-    paths = [place / LABELS for place in [*near, *files] if LABELS in files.get(place, ())]
-    return next((path for path in paths if not are_stand_ins(path.read_bytes())), None)
-
-
-def are_stand_ins(labels):
-    """Whether most of the first 1,000 lines of labels give the stand-in's words."""
-    from stand_in import word_of
-
-    lines = {*labels.splitlines()[:1000]}
-    drawn = {f"a{index} {word_of(index)}".encode() for index in range(1000)}
-    return len(lines & drawn) > len(lines) / 2
+    paths = [place / LABELS for place in [*near, *files] if (place / LABELS).is_file()]
+    ours = [path for path in paths if stand_in and stand_in.are_ours(path.read_bytes())]
+    return next((path for path in paths if path not in ours), None)
 
 
 def unpack_all(files, wanted, target):
     """Unpacks the wanted files into one folder; returns remarks on archives of no use, by path."""
     paths = {Path(folder, name) for folder in files for name in files[folder] if name[0] != "."}
     archives = [path for path in paths if path.name.lower().endswith(ARCHIVES)]
-    remarks, parts = {}, []
+    remarks, parts, broken = {}, [], []
     for path in sorted(filter(Path.is_file, archives)):
         try:
             parts += [(path, members) for members in list_members(path, wanted)]
-        except ZIP_ERRORS as error:
+        except Exception as error:  # a broken archive can raise many kinds
             remarks[path] = advice(path, error)
             with open(path, "rb") as file:
                 if re.search(rb"(?<!stand_in[/\\])\ba\d+\.png", file.read(2**22)):
-                    raise ValueError(f"{path}: {remarks[path]}.") from error
-            print(f"{path} is passed over: {remarks[path]}.")
+                    broken.append(path)
+    if broken and wanted.difference(*[members for _, members in parts]):
+        raise ValueError(f"{broken[0]}: {remarks[broken[0]]}.")
+    for path, remark in remarks.items():
+        print(f"{path} is passed over: {remark}.")
     for path, members in sorted(parts, key=lambda part: -len(part[1])):
         try:
             unpack(path, members, wanted, target)
-        except ZIP_ERRORS as error:
+        except Exception as error:
             raise ValueError(f"{path}: {advice(path, error)}.") from error
     return remarks
 
@@ -176,7 +177,7 @@ def unpack(archive, members, wanted, target):
         names = [name for name in members if name in wanted]
         for name in tqdm(names, f"unpacking {archive.name}", file=sys.stdout):
             content = file.read(members[name])
-            if name == LABELS and are_stand_ins(content):
+            if name == LABELS and stand_in and stand_in.are_ours(content):
                 continue
             target.mkdir(exist_ok=True)
             half = target / f".{name}.part"
@@ -187,18 +188,15 @@ def unpack(archive, members, wanted, target):
 
 def draw_stand_in(folder, counts, remarks):
     """Draws the stand-in, unless something may hold the course's images; see `prepare`."""
-    left = [*folder.glob("words_captcha*"), *Path().glob("words_captcha*")]
-    remarks = {path: "it holds none" for path in left} | remarks
-    if remarks or not folder.samefile(HERE) or not (HERE / "stand_in.py").exists():
+    remarks = dict.fromkeys([*folder.glob(NAMED), *Path().glob(NAMED)], "it holds none") | remarks
+    if remarks or not folder.samefile(HERE) or not stand_in:
         places = "".join(f" {path}: {remark}." for path, remark in remarks.items())
         raise FileNotFoundError(
             f"No a0.png and so on in {folder.resolve()} or in zip archives there.{places} Put "
-            f"words_captcha.zip there. The stand-in is drawn only if FOLDER is {HERE}."
+            f"words_captcha.zip there. The stand-in is drawn if FOLDER is {HERE}, without these."
         )
-    from stand_in import make
-
     print("There are no images of the course, so the stand-in is drawn.")
-    make(folder / "stand_in", counts)
+    stand_in.make(folder / "stand_in", counts)
     return folder / "stand_in", folder / "stand_in" / LABELS
 
 
@@ -214,7 +212,7 @@ def check(folder, names):
     if bad:
         raise ValueError(
             f"Bad images in {folder}: {len(bad):,} of {len(names):,}, {', '.join(bad[:10])}. "
-            "Delete them; then copy them there, or run this again to unpack or draw them."
+            "Delete what is damaged; then copy it there, or run this again to unpack or draw it."
         )
 
 
@@ -228,5 +226,5 @@ def fault_of(path):
                 return "damaged"
         if can_be_transparent and Image.open(path).convert("RGBA").getextrema()[3][0] < 255:
             return "transparent"
-    except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError):
-        return "damaged"
+    except (OSError, SyntaxError, ValueError, IndexError, Image.DecompressionBombError) as error:
+        return getattr(error, "strerror", None) or "damaged"

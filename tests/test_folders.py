@@ -8,7 +8,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import prepare as script
@@ -62,14 +61,21 @@ def lay(tree):
             Path(path).write_bytes(content)
 
 
+FAKES = {  # of the stand-in's script, which thus draws in no time
+    "word_of": lambda index: "sue",
+    "labels_text": lambda: OURS.decode().replace("\r\n", "\n"),
+    "draw": lambda index: [Image.open(io.BytesIO(OTHER))],
+    "make": lambda folder, counts: lay(at(folder, IMAGES | {LABELS: OURS})),
+}
+
+
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """Each test runs in its own folder, and draws the stand-in in no time."""
+    """Each test runs in its own folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(script, "HERE", Path("data").absolute())
-    stand_in = SimpleNamespace(word_of=lambda index: "sue")
-    stand_in.make = lambda folder, counts: lay(at(folder, IMAGES | {LABELS: OURS}))
-    monkeypatch.setitem(sys.modules, "stand_in", stand_in)
+    for name, fake in FAKES.items():
+        monkeypatch.setattr(script.stand_in, name, fake)
 
 
 ZIP = zipped(at("words_captcha"))
@@ -80,6 +86,7 @@ FOUND = {  # what is there, and the folder that is used; FOLDER
     "beside the notebook": (at("words_captcha (1)/x"), "words_captcha (1)/x"),
     "a link to a folder": (at("disk") | {W: Path("disk")}, W),
     "a link in circles": (at("data/x") | {"data/x/up": Path("data")}, "data/x"),
+    "a folder of another name": (at("words Captcha"), "words Captcha"),
     "another FOLDER": (at("disk/a"), "disk/a", Path("disk")),
     "and the stand-in": (at(S) | at("data/x"), "data/x"),
     "and old tries": (at("data/a", OLD) | at("data/b") | at("data/c", OLD), "data/b"),
@@ -95,6 +102,8 @@ FOUND = {  # what is there, and the folder that is used; FOLDER
     "zip after that of an old try": ({"data/a.zip": zipped(OLD), "data/b.zip": ZIP}, W),
     "zip after one that is broken": ({"data/a.zip": b"", "data/b.zip": ZIP}, W),
     "zip after a backup": ({"data/a.zip": BACKUP, "data/b.zip": ZIP}, W),
+    "zip beside a broken one": ({"data/1.zip": ZIP[:-9], "data/2.zip": ZIP}, W),
+    "zip beside old labels": ({"data/x.zip": ZIP, f"data/old/{LABELS}": b"a0 old"}, W),
     "all and a broken zip": ({"data/x.zip": ZIP[:-9]} | at(W), W),
     "another zip": ({"data/x.zip": zipped({"x.txt": b""}), "data/._x.zip": b"\0\5\x16\7"}, S),
     "a link that leads nowhere": ({"data/x.zip": Path("gone.zip")}, S),
@@ -123,7 +132,7 @@ def refused(reason="", folder="data"):
 
 
 def bad(reasons, count=1, folder=W):
-    return rf"^Bad images in {folder}: {count} of 14, {reasons}\. Delete them; then copy"
+    return rf"^Bad images in {folder}: {count} of 14, {reasons}\. Delete what is damaged; then"
 
 
 ZEROS = PNG[:1000] + bytes(50) + PNG[1050:]
@@ -132,7 +141,8 @@ TRANSPARENT = bad(r"a0\.png \(transparent\)")
 TEN_OF_13 = bad(r"a1\.png \(missing\), ([^,]*, ){8}a100002\.png \(missing\)", 13)
 WRONG = ZIP.replace(PNG, PNG[:500] + b"12345" + PNG[505:], 1)
 LOCKED = ZIP.replace(b"PK\1\2\x14\3\x14\0\0", b"PK\1\2\x14\3\x14\0\1")
-BROKEN = r"^data/x\.(zip|tar): .+\. Copy it again, or unpack it yourself\.$"
+COPY = dict.fromkeys(NAMES, OTHER) | {LABELS: OURS}
+BROKEN = r"^data/(x|lab)\.\S+: .+\. Copy it again, or unpack it yourself\.$"
 NO_ZIP = refused(r" (data/)?x\.[^:]+: File is not a zip file\. Copy it again, or .+\.")
 NO_LABELS = rf"^There is no {LABELS} of the course: copy it to {W}\.$"
 
@@ -154,7 +164,16 @@ REFUSED = {  # what is there, and the message; FOLDER
     "FOLDER misspelled": (at("data/x"), "^There is no folder disk. Set FOLDER to ", "disk"),
     "FOLDER without images": ({"disk/x": b""}, refused(folder="disk"), "disk"),
     "FOLDER empty": ({}, refused(folder="[^.]+"), ""),
-    "no script": ({"data/stand_in.py": Path("gone")}, refused()),
+    "labels without images": (
+        {LABELS: THEIRS, "data/A0.PNG": PNG},
+        refused(f" {LABELS}: there .+"),
+    ),
+    "half a download": ({"data/x.zip.crdownload": ZIP[:-9]}, BROKEN),
+    "a zip in pieces": ({"data/lab.zip.001": ZIP[:-9]}, BROKEN),
+    "a copy of the stand-in": (
+        at("data/x", COPY) | {"data/x.zip": ZIP},
+        "^data/x holds a copy of ",
+    ),
     "an image missing": (at(W, REST), bad(MISSING)),
     "names in upper case": (at(W, REST | {"A0.PNG": PNG}), bad(MISSING)),
     "an image without its last byte": (at(W, FILES | {"a0.png": PNG[:-1]}), DAMAGED),
@@ -179,6 +198,15 @@ def test_refused(name, capsys):
     assert ("zip is passed over: File is " in capsys.readouterr().out) == ("broken" in name)
 
 
+def test_without_the_stand_ins_script(monkeypatch):
+    monkeypatch.setattr(script, "stand_in", None)
+    lay({})
+    with pytest.raises(FileNotFoundError, match=refused()):
+        prepare("data", 8, 4, 2)
+    lay(at(W))
+    assert prepare("data", 8, 4, 2) == (Path(W), Path(W, LABELS), "course")
+
+
 LABELS_AT = [  # where labels lie, and which are taken
     ({f"data/{LABELS}": THEIRS, f"data/x/{LABELS}": OURS}, f"data/{LABELS}"),
     ({f"{W}/{LABELS}": OURS, LABELS: THEIRS}, LABELS),
@@ -190,7 +218,8 @@ LABELS_AT = [  # where labels lie, and which are taken
 @pytest.mark.parametrize(("tree", "labels"), LABELS_AT)
 def test_labels(tree, labels):
     lay(at(W, IMAGES) | tree)
-    assert prepare("data", 8, 4, 2) == (Path(W), Path(labels), "course")
+    for setting in ("data", W):
+        assert prepare(setting, 8, 4, 2) == (Path(W), Path(labels), "course")
 
 
 def test_unpacking_goes_on(monkeypatch):

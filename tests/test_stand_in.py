@@ -70,7 +70,7 @@ def test_draws_the_first_of_each_part_and_later_only_what_is_missing(drawn, tmp_
     assert (tmp_path / "a2.png").stat().st_mtime_ns == kept
 
 
-@pytest.mark.parametrize("name", ["a120000.png", LABELS])
+@pytest.mark.parametrize("name", ["a120000.png", "a99999.png", LABELS])
 def test_refuses_files_of_others(name, tmp_path):
     stand_in.draw(1)[0].save(tmp_path / name, "PNG")
     before = contents(tmp_path)
