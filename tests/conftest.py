@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
 
@@ -161,28 +162,19 @@ def drawn(tmp_path_factory):
     return images
 
 
+def pytest_collection_modifyitems(items):
+    """The tests of files with a function `run`, which take long to wait for, come last."""
+    items.sort(key=lambda item: hasattr(item.module, "run"))
+
+
 @pytest.fixture(scope="session", autouse=True)
-def looking(request, tmp_path_factory):
-    """A folder in which a quick look goes on while other tests run, if it is to be tested."""
-    if not any("quick" in item.fixturenames for item in request.session.items):
-        yield
-        return
-    folder = tmp_path_factory.mktemp("quick") / "Übung 12 – 文字"
-    make_stand_in(folder, request.getfixturevalue("drawn"))
-    (folder / ANSWERS).write_text("answers of a whole run")
-    if WEIGHTS.exists():
-        shutil.copy(WEIGHTS, folder / "data")
-    few = f"\nTRAIN, VALIDATION, TEST, SMALL_STEPS, BATCH_SIZE = {[*DRAWN, 2, 8]}"
-    read = f"\nprint({{path: read(captioner, path)[0] for path in {[*map(str, GENUINE)]}}})"
-    change(folder, parameters=few, small_world="\nJUDGED = 16", read=read)
-    # Such settings of the environment would take another backend, or hide pictures.
-    variables = environment(QUICK="1", KERAS_BACKEND="jax", MPLBACKEND="Agg")
-    command = [sys.executable, "-m", "jupyter", "execute", "--output=data/quick_look", NAME]
-    with folder.with_name("log").open("w") as log:
-        process = subprocess.Popen(command, cwd=folder, env=variables, stderr=log)
-    yield folder, process
-    process.kill()
-    process.wait()
+def begun(request, tmp_path_factory):
+    """By file: the future of what its `run` returns, which goes on while other tests run."""
+    files = dict.fromkeys(i.module for i in request.session.items if hasattr(i.module, "run"))
+    drawn = request.getfixturevalue("drawn") if files else None
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        folders = {file: tmp_path_factory.mktemp(file.__name__) for file in files}
+        yield {file.__name__: pool.submit(file.run, drawn, folders[file]) for file in files}
 
 
 @pytest.fixture(scope="session")

@@ -73,7 +73,7 @@ def test_the_notebook_refuses_settings(monkeypatch):
 
 
 ODD = [
-    ({"ROUNDS": {48: 1, 64: 1}, "BATCH_SIZE": 300, "TRAIN": 8, "VALIDATION": 3}, ["jam", "www"]),
+    ({"ROUNDS": {48: 1, 64: 1}, "BATCH_SIZE": 40, "TRAIN": 8, "VALIDATION": 3}, ["jam", "www"]),
     (
         {"ROUNDS": {33: 2, 16: 1}, "BATCH_SIZE": 1, "LETTERS": "abc0123é", "QUICK": True},
         ["é3", "a", "1a2"],
@@ -85,7 +85,7 @@ ODD = [
 def test_works_to_the_end(settings, words):
     """Every cell, but those that would fetch InceptionV3's weights."""
     lay_noise(Path("data"), words)
-    few = {"TRAIN": 3, "VALIDATION": 1, "TEST": 1, "SMALL_STEPS": 2, "BATCH_SIZE": 256}
+    few = {"TRAIN": 3, "VALIDATION": 1, "TEST": 1, "SMALL_STEPS": 2}
     notebook = run_beginning("encoder", **few | settings)
     set_small_encoder(notebook)
     run_cells(notebook, *tags("toy", "small_world"))
