@@ -34,7 +34,7 @@ def wait_for(page, folder, condition):
     deadline = time.monotonic() + 240
     save = "async () => {await window.jupyterapp.commands.execute('docmanager:save')}"
     while True:
-        page.wait_for_timeout(300)
+        page.wait_for_timeout(1000)
         page.evaluate(save)
         book = nbformat.read(folder / NAME, as_version=4)
         if condition(book):
