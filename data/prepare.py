@@ -134,7 +134,7 @@ def unpack_all(files, wanted, target):
             with open(path, "rb") as file:
                 if re.search(rb"(?<!stand_in[/\\])\ba\d+\.png", file.read(2**22)):
                     broken.append(path)
-    if broken and wanted.difference(*[members for _, members in parts]):
+    if broken and wanted.difference([LABELS], *[members for _, members in parts]):
         raise ValueError(f"{broken[0]}: {remarks[broken[0]]}.")
     for path, remark in remarks.items():
         print(f"{path} is passed over: {remark}.")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import prepare as script
@@ -207,17 +208,19 @@ def test_without_the_stand_ins_script(monkeypatch):
     assert prepare("data", 8, 4, 2) == (Path(W), Path(W, LABELS), "course")
 
 
-LABELS_AT = [  # where labels lie, and which are taken
-    ({f"data/{LABELS}": THEIRS, f"data/x/{LABELS}": OURS}, f"data/{LABELS}"),
-    ({f"{W}/{LABELS}": OURS, LABELS: THEIRS}, LABELS),
-    ({f"data/{LABELS}": THEIRS, f"{W}/{LABELS}": b""}, f"{W}/{LABELS}"),  # empty, but nearest
-    ({"data/x.zip": ZIP, LABELS: OURS}, f"{W}/{LABELS}"),
+IMAGES_AT_W = at(W, IMAGES)
+LABELS_AT = [  # what is there, and the labels that are taken
+    (IMAGES_AT_W | {f"data/{LABELS}": THEIRS, f"data/x/{LABELS}": OURS}, f"data/{LABELS}"),
+    (IMAGES_AT_W | {f"{W}/{LABELS}": OURS, LABELS: THEIRS}, LABELS),
+    (IMAGES_AT_W | {f"data/{LABELS}": THEIRS, f"{W}/{LABELS}": b""}, f"{W}/{LABELS}"),  # nearest
+    (IMAGES_AT_W | {"data/x.zip": ZIP, LABELS: OURS}, f"{W}/{LABELS}"),
+    ({"data/1.zip": ZIP[:-9], "data/2.zip": zipped(IMAGES), LABELS: THEIRS}, LABELS),
 ]
 
 
 @pytest.mark.parametrize(("tree", "labels"), LABELS_AT)
 def test_labels(tree, labels):
-    lay(at(W, IMAGES) | tree)
+    lay(tree)
     for setting in ("data", W):
         assert prepare(setting, 8, 4, 2) == (Path(W), Path(labels), "course")
 
@@ -255,6 +258,10 @@ def test_an_archive_over_4_gib_without_zip64():
 
 def test_errors_that_are_not_the_files(monkeypatch):
     lay(at(W))
+    locked = Mock(side_effect=PermissionError(errno.EACCES, "Permission denied"))
+    monkeypatch.setattr(Image, "open", locked)
+    with pytest.raises(ValueError, match=r"a0\.png \(Permission denied\), "):
+        prepare("data", 8, 4, 2)
     monkeypatch.setattr(Image, "open", None)
     with pytest.raises(TypeError, match="not callable"):
         prepare("data", 8, 4, 2)
