@@ -74,7 +74,7 @@ def run(drawn, path):
             page.goto(f"{found[0]}lab/tree/{NAME}?token=x")
             page.wait_for_function(f"() => {IDLE}")
             choose(page, "notebook:run-all-cells")
-            wait_for(page, folder, lambda _: [*folder.glob("checkpoints/*/round001.npz")])
+            wait_for(page, folder, lambda book: "Epoch 2/2" in printed(book))
             choose(page, "notebook:interrupt-kernel")
             stopped = wait_for(page, folder, errors_of)
             choose(page, "notebook:restart-run-all")
