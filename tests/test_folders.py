@@ -53,8 +53,8 @@ def zipped(tree):
 
 
 def lay(tree):
-    """Makes the files and links of a tree, by path; data/stand_in.py is there unless told."""
-    for path, content in ({"data/stand_in.py": b""} | tree).items():
+    """Makes the files and links of a tree, by path."""
+    for path, content in tree.items():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         if isinstance(content, Path):
             Path(path).symlink_to(content.absolute(), target_is_directory=True)
@@ -72,8 +72,9 @@ FAKES = {  # of the stand-in's script, which thus draws in no time
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """Each test runs in its own folder."""
+    """Each test runs in a folder of its own, with an empty data/."""
     monkeypatch.chdir(tmp_path)
+    Path("data").mkdir()
     monkeypatch.setattr(script, "HERE", Path("data").absolute())
     for name, fake in FAKES.items():
         monkeypatch.setattr(script.stand_in, name, fake)
@@ -201,7 +202,6 @@ def test_refused(name, capsys):
 
 def test_without_the_stand_ins_script(monkeypatch):
     monkeypatch.setattr(script, "stand_in", None)
-    lay({})
     with pytest.raises(FileNotFoundError, match=refused()):
         prepare("data", 8, 4, 2)
     lay(at(W))
@@ -246,7 +246,6 @@ def test_unpacking_goes_on(monkeypatch):
 
 def test_an_archive_over_4_gib_without_zip64():
     """Its directory counts bytes modulo 2 ** 32. The file is sparse and takes no room."""
-    lay({})
     start = ZIP.index(b"PK\1\2")
     with open("data/x.zip", "wb") as file:
         file.write(ZIP[:start])
