@@ -38,7 +38,7 @@ def prepare(folder="data", train=100_000, validation=20_000, test=20_000):
     images = find_images(files, names)
     labels = find_labels(files, images)
     wanted = {*names} - files.get(images, set())
-    if labels is None or images is None:  # labels near the images are theirs
+    if labels is None or (wanted and labels.parent != images):  # labels beside images are theirs
         wanted.add(LABELS)
     remarks = unpack_all(files, wanted, images or folder / "words_captcha") if wanted else {}
     files = find_files(folder)
@@ -46,7 +46,7 @@ def prepare(folder="data", train=100_000, validation=20_000, test=20_000):
     labels = find_labels(files, images)
     origin = "course" if images else "stand-in"
     if origin == "stand-in":
-        remarks |= {labels: "there are no images to it"} if labels else {}
+        remarks |= {labels: "its images are missing"} if labels else {}
         images, labels = draw_stand_in(folder, counts, remarks)
     check(images, names)
     if labels is None:
@@ -116,7 +116,8 @@ def find_images(files, names):
 def find_labels(files, images):
     """The first labels file that is not the stand-in's, or None: those near the images first."""
     near = [images, images.parent] if images else []
-    paths = [place / LABELS for place in [*near, *files] if (place / LABELS).is_file()]
+    places = [*near, *files] if stand_in else near[:1]  # else ours would be taken for theirs
+    paths = [place / LABELS for place in places if (place / LABELS).is_file()]
     ours = [path for path in paths if stand_in and stand_in.are_ours(path.read_bytes())]
     return next((path for path in paths if path not in ours), None)
 
@@ -154,7 +155,7 @@ def list_members(archive, wanted):
             *folders, name = member.replace("\\", "/").split("/")
             if name in wanted and "stand_in" not in folders:
                 parts.setdefault("/".join(folders), {})[name] = member
-            elif name.lower().endswith(ARCHIVES):
+            elif name.lower().endswith(ARCHIVES) and name[0] != ".":
                 inner.append(name)
     if inner and not parts:
         raise BadZipFile(f"It holds {inner[0]}")
@@ -189,11 +190,12 @@ def unpack(archive, members, wanted, target):
 def draw_stand_in(folder, counts, remarks):
     """Draws the stand-in, unless something may hold the course's images; see `prepare`."""
     remarks = dict.fromkeys([*folder.glob(NAMED), *Path().glob(NAMED)], "it holds none") | remarks
-    if remarks or not folder.samefile(HERE) or not stand_in:
+    remarks |= {} if stand_in else {HERE / "stand_in.py": "it is missing"}
+    if remarks or not folder.samefile(HERE):
         places = "".join(f" {path}: {remark}." for path, remark in remarks.items())
         raise FileNotFoundError(
             f"No a0.png and so on in {folder.resolve()} or in zip archives there.{places} Put "
-            f"words_captcha.zip there. The stand-in is drawn if FOLDER is {HERE}, without these."
+            f"words_captcha.zip there. The stand-in is drawn only for FOLDER {HERE}, without these."
         )
     print("There are no images of the course, so the stand-in is drawn.")
     stand_in.make(folder / "stand_in", counts)
@@ -202,8 +204,7 @@ def draw_stand_in(folder, counts, remarks):
 
 def check(folder, names):
     """Raises an error that names images that are missing, damaged or transparent."""
-    there = {*os.listdir(folder)}
-    bad = [f"{name} (missing)" for name in names if name not in there]
+    bad = [f"{name} (missing)" for name in names if not (folder / name).exists()]
     if not bad:
         with ThreadPool(8) as pool:
             faults = pool.imap(fault_of, [folder / name for name in names], chunksize=100)
@@ -212,7 +213,7 @@ def check(folder, names):
     if bad:
         raise ValueError(
             f"Bad images in {folder}: {len(bad):,} of {len(names):,}, {', '.join(bad[:10])}. "
-            "Delete what is damaged; then copy it there, or run this again to unpack or draw it."
+            "Delete what is damaged, put whole files or their archive there, and run this again."
         )
 
 

@@ -110,6 +110,7 @@ FOUND = {  # what is there, and the folder that is used; FOLDER
     "another zip": ({"data/x.zip": zipped({"x.txt": b""}), "data/._x.zip": b"\0\5\x16\7"}, S),
     "a link that leads nowhere": ({"data/x.zip": Path("gone.zip")}, S),
     "a backup": ({"data/x.zip": BACKUP}, S),
+    "a backup of half a drawing": ({"data/x.zip": zipped({"stand_in/.a8.png.1.part": PNG})}, S),
     "a backup, unpacked": (at("data/x/data/stand_in"), S),
     "nothing": ({}, S),
     "the stand-in, by a link": (at(S) | {"data/x": Path(S)}, S),
@@ -134,7 +135,7 @@ def refused(reason="", folder="data"):
 
 
 def bad(reasons, count=1, folder=W):
-    return rf"^Bad images in {folder}: {count} of 14, {reasons}\. Delete what is damaged; then"
+    return rf"^Bad images in {folder}: {count} of 14, {reasons}\. Delete what is damaged, put"
 
 
 ZEROS = PNG[:1000] + bytes(50) + PNG[1050:]
@@ -168,7 +169,7 @@ REFUSED = {  # what is there, and the message; FOLDER
     "FOLDER empty": ({}, refused(folder="[^.]+"), ""),
     "labels without images": (
         {LABELS: THEIRS, "data/A0.PNG": PNG},
-        refused(f" {LABELS}: there .+"),
+        refused(f" {LABELS}: its .+"),
     ),
     "half a download": ({"data/x.zip.crdownload": ZIP[:-9]}, BROKEN),
     "a zip in pieces": ({"data/lab.zip.001": ZIP[:-9]}, BROKEN),
@@ -202,7 +203,11 @@ def test_refused(name, capsys):
 
 def test_without_the_stand_ins_script(monkeypatch):
     monkeypatch.setattr(script, "stand_in", None)
-    with pytest.raises(FileNotFoundError, match=refused()):
+    lay(at(W, IMAGES) | {LABELS: OURS})
+    with pytest.raises(FileNotFoundError, match=NO_LABELS):
+        prepare("data", 8, 4, 2)
+    shutil.rmtree(W)
+    with pytest.raises(FileNotFoundError, match=refused(" /.*/stand_in.py: it is missing.")):
         prepare("data", 8, 4, 2)
     lay(at(W))
     assert prepare("data", 8, 4, 2) == (Path(W), Path(W, LABELS), "course")
@@ -215,6 +220,7 @@ LABELS_AT = [  # what is there, and the labels that are taken
     (IMAGES_AT_W | {f"data/{LABELS}": THEIRS, f"{W}/{LABELS}": b""}, f"{W}/{LABELS}"),  # nearest
     (IMAGES_AT_W | {"data/x.zip": ZIP, LABELS: OURS}, f"{W}/{LABELS}"),
     ({"data/1.zip": ZIP[:-9], "data/2.zip": zipped(IMAGES), LABELS: THEIRS}, LABELS),
+    (at(W, ONE) | {"data/x.zip": ZIP, f"data/old/{LABELS}": b"a0 old"}, f"{W}/{LABELS}"),
 ]
 
 

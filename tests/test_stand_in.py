@@ -77,3 +77,13 @@ def test_refuses_files_of_others(name, tmp_path):
     with pytest.raises(ValueError, match="not the stand-in's, perhaps the course's"):
         stand_in.make(tmp_path, (3, 2, 1))
     assert contents(tmp_path) == before
+
+
+def test_a_damaged_image_is_not_anothers(drawn, tmp_path):
+    """It is left to be named by who reads all images."""
+    shutil.copy(drawn / LABELS, tmp_path)
+    for content in (b"", (drawn / "a0.png").read_bytes()[:-1000]):
+        (tmp_path / "a0.png").write_bytes(content)
+        assert stand_in.is_ours(tmp_path)
+    (tmp_path / LABELS).write_bytes(b"\xff")
+    assert not stand_in.is_ours(tmp_path)
