@@ -238,14 +238,15 @@ def is_ours(folder):
     """Whether labels, and first and last image of each part, are the stand-in's or not there."""
     labels = folder / LABELS
     try:
-        ours = not labels.exists() or labels.read_text(encoding="ascii") == labels_text()
+        if labels.exists() and labels.read_text(encoding="ascii") != labels_text():
+            return False
     except (OSError, ValueError):  # it can't be read, or is no text
         return False
     for index in [part[end] for part in (TRAINING, VALIDATION, TEST) for end in (0, -1)]:
         with contextlib.suppress(Exception):  # it is missing, or broken in one of many ways
-            pixels = Image.open(folder / f"a{index}.png").tobytes()
-            ours = ours and pixels == draw(index)[0].tobytes()
-    return ours
+            if Image.open(folder / f"a{index}.png").tobytes() != draw(index)[0].tobytes():
+                return False
+    return True
 
 
 def are_ours(labels):

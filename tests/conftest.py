@@ -172,9 +172,9 @@ def begun(request, tmp_path_factory):
     """By file: the future of what its `run` returns, which goes on while other tests run."""
     files = dict.fromkeys(i.module for i in request.session.items if hasattr(i.module, "run"))
     drawn = request.getfixturevalue("drawn") if files else None
+    make = tmp_path_factory.mktemp
     with ThreadPoolExecutor(max_workers=1) as pool:
-        folders = {file: tmp_path_factory.mktemp(file.__name__) for file in files}
-        yield {file.__name__: pool.submit(file.run, drawn, folders[file]) for file in files}
+        yield {f.__name__: pool.submit(f.run, drawn, make(f.__name__)) for f in files}
 
 
 @pytest.fixture(scope="session")

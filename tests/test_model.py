@@ -273,8 +273,11 @@ PICTURES = {  # the picture, the format of its file, and how much its grey level
     "16 bits": (Image.fromarray(LEVELS.astype("uint16") * 257), "PNG", 4),
     "floats": (Image.fromarray(LEVELS / 255), "TIFF", 1),
     "CMYK": (GREY.convert("CMYK"), "JPEG", 9),
+    "GIF": (GREY, "GIF", 1),
     "a clear GIF": (CLEAR, "GIF", 9),
     "WebP": (GREY, "WEBP", 9),
+    "BMP": (GREY, "BMP", 1),
+    "TIFF": (GREY, "TIFF", 1),
 }
 
 
@@ -291,7 +294,7 @@ def test_reads_every_picture(reading, name):
     np.testing.assert_allclose(seen[0], np.tile(expected, 3), atol=most)
 
 
-@pytest.mark.parametrize("content", [b"text", None, "folder", "cut"])
+@pytest.mark.parametrize("content", [b"text", b"", None, "folder", "cut"])
 def test_says_what_is_no_picture(reading, tmp_path, content):
     path = tmp_path / "picture.png"
     if content == "folder":

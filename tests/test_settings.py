@@ -38,7 +38,9 @@ def test_student_ids():
 
 def test_old_keras(monkeypatch):
     monkeypatch.setattr("keras.__version__", "3.9.2")
-    with pytest.raises(ImportError, match=r'Keras 3\.9\.2: pip install -U "keras>=3\.13"'):
+    with pytest.raises(
+        ImportError, match=r'Keras 3\.9\.2: pip install -U "keras>=3\.13", then restart'
+    ):
         run_beginning("imports")
 
 
